@@ -1,0 +1,1 @@
+"""Segment neurons in electron-microscopy volumes of any size."""

@@ -1,0 +1,4 @@
+"""Words of space: boxes, offsets, lattices. Integers only, always z, y, x.
+
+Never here: voxels, files, networks.
+"""

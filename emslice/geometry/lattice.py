@@ -1,0 +1,103 @@
+"""The tiles of prediction: where a 2D network is run, whatever the blocks are.
+
+The network halves its input four times, so a section is padded by reflection to multiples of
+16, and every tile starts and ends on a multiple of 16 of that *padded section*. A tile's core is
+what it answers for, its read box is the core grown by the halo and clipped at the section's edge.
+The lattice depends on the section's shape and the core size only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from emslice.errors import GeometryError
+
+STEP = 16
+"""Voxels: four halvings."""
+
+HALO = 112
+"""Voxels y, x: the receptive field of the student, 7 steps (reference, section 2.4)."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """One axis of a tile, in padded-section coordinates."""
+
+    core: tuple[int, int]
+    """Begin and end of what the tile answers for."""
+
+    read: tuple[int, int]
+    """Begin and end of what the network sees."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One in-plane axis of a section and its cuts."""
+
+    length: int
+    """Voxels before padding."""
+
+    core: int
+    """Longest core in voxels, a multiple of 16."""
+
+    @property
+    def padded(self) -> int:
+        """Length after padding, the next multiple of 16."""
+        return -(-self.length // STEP) * STEP
+
+    @property
+    def pad(self) -> int:
+        """Voxels padded before the first (the reference pads 1250 to 1264 with 7 and 7)."""
+        return (self.padded - self.length) // 2
+
+    def spans(self) -> list[Span]:
+        """Cores of nearly equal length that cover the padded section once, in order."""
+        steps = self.padded // STEP
+        n = -(-self.padded // self.core)
+        edges = [STEP * (steps * i // n) for i in range(n + 1)]
+        return [
+            Span((lo, hi), (max(0, lo - HALO), min(self.padded, hi + HALO)))
+            for lo, hi in zip(edges[:-1], edges[1:], strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One call of the network: its place on both in-plane axes."""
+
+    y: Span
+    x: Span
+
+
+@dataclass(frozen=True)
+class TileLattice:
+    """All tiles of a section."""
+
+    shape: tuple[int, int]
+    """Section, voxels y, x, before padding."""
+
+    core: int = 1024
+    """Longest side of a tile's core, voxels."""
+
+    def __post_init__(self) -> None:
+        if self.core < STEP or self.core % STEP:
+            raise GeometryError(
+                f"predict.tile: {self.core} is not a positive multiple of {STEP} voxels."
+            )
+
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """The two in-plane axes, y and x."""
+        return Axis(self.shape[0], self.core), Axis(self.shape[1], self.core)
+
+    def tiles(self) -> Iterator[Tile]:
+        """Every tile, row by row."""
+        y, x = self.axes
+        yield from (Tile(down, across) for down in y.spans() for across in x.spans())
+
+    @property
+    def largest_read(self) -> tuple[int, int]:
+        """Largest read box of a tile, voxels y, x."""
+        y, x = ([s.read[1] - s.read[0] for s in axis.spans()] for axis in self.axes)
+        return max(y), max(x)
