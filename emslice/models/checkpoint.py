@@ -1,0 +1,186 @@
+"""Weights on disk: the authors' published files and emslice's own format.
+
+Our file is a ``torch.save`` of plain values: ``format``, ``version``, ``spec`` (network and its
+sizes), ``training`` (resolution, provenance, scores) and ``weights``. Files are always read with
+``weights_only=True``: a checkpoint cannot run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emslice.errors import CheckpointError
+from emslice.models.student import Student
+
+FORMAT = "emslice-checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network's weights and what is known about them."""
+
+    network: Student
+    """In evaluation mode, float32, on the CPU."""
+
+    sha256: str
+    """Of the file's bytes: the identity of the checkpoint in every run."""
+
+    name: str
+    resolution_nm: tuple[float, float, float] | None = None
+    """Voxel size of the training data, zyx; None if unknown."""
+
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+# What the published files do not say of themselves: section 1.4 and 6.7 of the reference.
+PUBLISHED = {
+    "b3ffbbcffe07433c9d173030ec60533ccf6a8ae6551b1732f2f3c79a5ef64d64": ("cad_AC34", (30, 6, 6)),
+    "d06468b6f84336e3eb66b099e89b345982d5547ae52882aa63dde26fc8ed166f": ("cad_CremiA", (40, 4, 4)),
+    "866e83adc4adb9cf1c923832f5e630f0bc4702af347156b19d5d09f4aa4987cb": ("cad_CremiB", (40, 4, 4)),
+    "50190441fa61a07d02a09797d715d9c1cc9ec3953b4506ef87faa23386ef301b": ("cad_CremiC", (40, 4, 4)),
+    "3d22925e8776493c617359f1148e2713bdf7d9a655550b70b864c05a4fcde53f": ("cad_wafer4", (35, 8, 8)),
+    "b1ed14ad725051fb71dc9159613878b3c8fc2a9164b7ef22927cab1f05d7a734": (
+        "slicecrafter_wafer4",
+        (35, 8, 8),
+    ),
+}
+
+
+def save_checkpoint(
+    path: str | Path,
+    network: Student,
+    resolution_nm: tuple[float, float, float],
+    provenance: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write our format, atomically. ``dtype`` is that of the stored floats, not of the network."""
+    weights = {
+        key: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype)
+        for key, value in network.state_dict().items()
+    }
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "spec": {
+            "network": "student",
+            "features": network.features,
+            "embedding": network.embedding,
+        },
+        "training": {"resolution_nm": list(resolution_nm), "provenance": provenance},
+        "weights": weights,
+    }
+    partial = Path(f"{path}.partial")
+    with partial.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Network and facts of a checkpoint of either kind.
+
+    Raises
+    ------
+    CheckpointError
+        No such file, a truncated or foreign file, or weights of another network.
+    """
+    path = Path(path)
+    sha256 = _hash_file(path)
+    content = _read(path)
+    if content.get("format") == FORMAT:
+        return _ours(path, content, sha256)
+    weights = content.get("model_weights", content)
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"{path}: 'model_weights' is a {type(weights).__name__}, not a dict.")
+    weights = {_our_key(str(key)): value for key, value in weights.items()}
+    name, resolution = PUBLISHED.get(sha256, (path.stem, None))
+    provenance = {"source": "published student (CAD, EM-SliceCrafter)"} if resolution else {}
+    return Checkpoint(_build(path, weights), sha256, name, resolution, provenance)
+
+
+def _hash_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {path}: cannot be read ({error.strerror}). Check the path."
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    # What torch raises on a damaged file depends on where the damage lies.
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+        size = path.stat().st_size
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise CheckpointError(
+            f"checkpoint {path}: not a readable checkpoint ({size} bytes; {reason}). "
+            f"It may be truncated: compare its size with the original and copy it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"checkpoint {path}: holds a {type(content).__name__}, expected a dict of weights."
+        )
+    return content
+
+
+def _our_key(key: str) -> str:
+    """Name of a published weight in our network, which nests one module less."""
+    key = key.removeprefix("module.")
+    for theirs in (".conv.conv.", ".mpconv.1.conv."):
+        key = key.replace(theirs, ".")
+    return key.replace(".conv.", ".") if key.startswith("outc_") else key
+
+
+def _ours(path: Path, content: dict[str, Any], sha256: str) -> Checkpoint:
+    if content.get("version") != VERSION:
+        raise CheckpointError(
+            f"checkpoint {path}: format version {content.get('version')}, "
+            f"this emslice reads {VERSION}. Update emslice."
+        )
+    try:
+        training = content["training"]
+        z, y, x = (float(n) for n in training["resolution_nm"])
+        return Checkpoint(
+            _build(path, content["weights"]), sha256, path.stem, (z, y, x), training["provenance"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"checkpoint {path}: a field is missing or broken: {error}") from error
+
+
+def _build(path: Path, weights: dict[str, Tensor]) -> Student:
+    """Network whose sizes are those of the weights; every key must fit."""
+    stem, out = weights.get("inc.0.weight"), weights.get("outc_tn.weight")
+    if not (isinstance(stem, Tensor) and isinstance(out, Tensor) and stem.ndim == out.ndim == 4):
+        first = ", ".join(sorted(weights)[:3]) or "nothing"
+        raise CheckpointError(
+            f"checkpoint {path}: weights of another network ({len(weights)} entries: {first}, ...); "
+            f"expected the two-section student (158 entries: inc, down, up1 ... outc_tn)."
+        )
+    network = Student(stem.shape[0], out.shape[0])
+    floats = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+    try:
+        network.load_state_dict(floats, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:4]]
+        raise CheckpointError(
+            f"checkpoint {path}: weights do not fit the student with {network.features} features: "
+            f"{' '.join(lines)}"
+        ) from error
+    if not all(bool(torch.isfinite(v).all()) for v in floats.values() if v.is_floating_point()):
+        raise CheckpointError(f"checkpoint {path}: some weights are NaN or infinite.")
+    return network.eval()

@@ -1,0 +1,78 @@
+"""All merges of a volume, and the segmentation at any threshold from them.
+
+Scores never rise along the tree, so the merges at or above a threshold are those that a run at
+that threshold would have made: cutting the tree at T *is* the run at T, for every T down to the
+lowest threshold kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from emslice.errors import ConfigError
+from emslice.ops.agglomerate import Agglomeration
+from emslice.ops.linkage import SCALE, integer_threshold
+from emslice.ops.lut import Lut
+
+
+@dataclass(frozen=True)
+class MergeTree:
+    """Merges of fragments by id, sorted by child; parent < child, every child once."""
+
+    fragments: NDArray[np.uint64]
+    """Shape (N,), ascending. All fragments, also those that never merge."""
+
+    child: NDArray[np.uint64]
+    """Shape (M,), ascending. Smallest fragment of the cluster that gives up its name."""
+
+    parent: NDArray[np.uint64]
+    """Shape (M,). Smallest fragment of the cluster that it joins."""
+
+    score: NDArray[np.int32]
+    """Shape (M,). Fraction of 2^24."""
+
+    lowest: int
+    """Score down to which merges were made."""
+
+    def cut(self, threshold: float) -> Lut:
+        """Fragment to segment at a threshold; a segment's id is its smallest fragment's.
+
+        Raises
+        ------
+        ConfigError
+            Below the lowest threshold that the tree was made for.
+        """
+        least = integer_threshold(threshold)
+        if least < self.lowest:
+            raise ConfigError(
+                f"agglomeration.threshold: {threshold:g} is below the lowest threshold kept, "
+                f"{self.lowest / SCALE:g} (agglomeration.lowest_threshold). Agglomerate again."
+            )
+        keep = self.score >= least
+        child = np.searchsorted(self.fragments, self.child[keep])
+        parent = np.searchsorted(self.fragments, self.parent[keep])
+        root = np.arange(len(self.fragments))
+        _climb(root, child, parent)
+        return Lut(self.fragments, self.fragments[root])
+
+
+def merge_tree(
+    agglomeration: Agglomeration, ids: NDArray[np.uint64], lowest: int
+) -> MergeTree:
+    """Tree of one block's merges, dense numbers replaced by ids."""
+    order = np.argsort(agglomeration.merges[:, 0])
+    merges = ids[agglomeration.merges[order]]
+    return MergeTree(
+        ids[1:], merges[:, 0].copy(), merges[:, 1].copy(), agglomeration.scores[order], lowest
+    )
+
+
+@njit(nogil=True, cache=True)
+def _climb(root, child, parent):
+    """Root of every fragment: children ascend and parents are smaller, so theirs are known."""
+    for i in range(child.size):
+        root[child[i]] = root[parent[i]]
