@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from emslice.errors import GeometryError
 
 STEP = 16
@@ -50,6 +53,17 @@ class Axis:
     def pad(self) -> int:
         """Voxels padded before the first (the reference pads 1250 to 1264 with 7 and 7)."""
         return (self.padded - self.length) // 2
+
+    def answer(self, span: Span) -> tuple[int, int]:
+        """Begin and end of a span's core in the section itself, padding left out."""
+        low, high = (min(max(edge - self.pad, 0), self.length) for edge in span.core)
+        return low, high
+
+    def sources(self, span: Span) -> NDArray[np.int64]:
+        """Voxel of the section that each voxel of a span's read box shows: padding is reflected."""
+        after = self.padded - self.pad - self.length
+        padded = np.pad(np.arange(self.length), (self.pad, after), mode="reflect")
+        return padded[slice(*span.read)]
 
     def spans(self) -> list[Span]:
         """Cores of nearly equal length that cover the padded section once, in order."""
@@ -95,9 +109,3 @@ class TileLattice:
         """Every tile, row by row."""
         y, x = self.axes
         yield from (Tile(down, across) for down in y.spans() for across in x.spans())
-
-    @property
-    def largest_read(self) -> tuple[int, int]:
-        """Largest read box of a tile, voxels y, x."""
-        y, x = ([s.read[1] - s.read[0] for s in axis.spans()] for axis in self.axes)
-        return max(y), max(x)

@@ -23,9 +23,6 @@ from emslice.ops.lut import Lut
 class MergeTree:
     """Merges of fragments by id, sorted by child; parent < child, every child once."""
 
-    fragments: NDArray[np.uint64]
-    """Shape (N,), ascending. All fragments, also those that never merge."""
-
     child: NDArray[np.uint64]
     """Shape (M,), ascending. Smallest fragment of the cluster that gives up its name."""
 
@@ -53,26 +50,24 @@ class MergeTree:
                 f"{self.lowest / SCALE:g} (agglomeration.lowest_threshold). Agglomerate again."
             )
         keep = self.score >= least
-        child = np.searchsorted(self.fragments, self.child[keep])
-        parent = np.searchsorted(self.fragments, self.parent[keep])
-        root = np.arange(len(self.fragments))
-        _climb(root, child, parent)
-        return Lut(self.fragments, self.fragments[root])
+        child, segment = self.child[keep], self.parent[keep]
+        # Parents are smaller than their children: going up the table, theirs are known.
+        _climb(segment, np.searchsorted(child, segment), child)
+        return Lut(child, segment)
 
 
-def merge_tree(
-    agglomeration: Agglomeration, ids: NDArray[np.uint64], lowest: int
-) -> MergeTree:
+def merge_tree(agglomeration: Agglomeration, ids: NDArray[np.uint64], lowest: int) -> MergeTree:
     """Tree of one block's merges, dense numbers replaced by ids."""
     order = np.argsort(agglomeration.merges[:, 0])
     merges = ids[agglomeration.merges[order]]
     return MergeTree(
-        ids[1:], merges[:, 0].copy(), merges[:, 1].copy(), agglomeration.scores[order], lowest
+        merges[:, 0].copy(), merges[:, 1].copy(), agglomeration.scores[order], lowest
     )
 
 
 @njit(nogil=True, cache=True)
-def _climb(root, child, parent):
-    """Root of every fragment: children ascend and parents are smaller, so theirs are known."""
-    for i in range(child.size):
-        root[child[i]] = root[parent[i]]
+def _climb(segment, place, child):  # type: ignore[no-untyped-def]
+    """Replace parents by roots in place; ``place`` is where a parent would stand among children."""
+    for i in range(segment.size):
+        if place[i] < child.size and child[place[i]] == segment[i]:
+            segment[i] = segment[place[i]]

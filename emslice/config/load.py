@@ -1,0 +1,104 @@
+"""A configuration from a YAML file, ``--set`` pairs and command-line options, in that order."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from emslice.config.schema import SegmentConfig
+from emslice.errors import ConfigError
+
+
+def load_config(
+    file: str | Path | None = None,
+    assignments: Iterable[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> SegmentConfig:
+    """Checked configuration; later sources win.
+
+    Parameters
+    ----------
+    file : path, optional
+        YAML mapping.
+    assignments : iterable of ``key.sub=value``
+        Values are YAML.
+    options : mapping, optional
+        Dotted keys; None means not given.
+
+    Raises
+    ------
+    ConfigError
+        Unreadable file, unknown key (with the nearest known one), value of the wrong kind.
+    """
+    tree = _read(file) if file else {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {text!r}: expected key.sub=value.")
+        _assign(tree, key.strip(), _yaml(value, f"--set {key}"))
+    for key, value in (options or {}).items():
+        if value is not None:
+            _assign(tree, key, value)
+    try:
+        return SegmentConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(" ".join(_explain(item) for item in error.errors())) from None
+
+
+def known_keys(model: type[BaseModel] = SegmentConfig, prefix: str = "") -> list[str]:
+    """Every dotted key of the configuration."""
+    keys = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += known_keys(kind, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _read(file: str | Path) -> dict[str, Any]:
+    try:
+        content = _yaml(Path(file).read_text(), f"--config {file}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file}: cannot be read ({error}).") from error
+    if not isinstance(content, dict | None):
+        raise ConfigError(f"--config {file}: expected a mapping of keys, got {content!r:.60}.")
+    return content or {}
+
+
+def _yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{what}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *path, last = dotted.split(".")
+    for name in path:
+        inner = tree.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{dotted}: {name!r} is set to {inner!r}, which has no keys of its own.")
+        tree = inner
+    tree[last] = value
+
+
+def _explain(item: Any) -> str:
+    """One sentence for one finding of pydantic."""
+    location = [str(part) for part in item["loc"] if part != "function-after"]
+    key = ".".join(location)
+    if item["type"] == "extra_forbidden":
+        known = known_keys()
+        by_last = {name.split(".")[-1]: name for name in known}
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        close = close or [by_last[n] for n in difflib.get_close_matches(location[-1], by_last, n=1)]
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        return f"unknown configuration key {key!r}.{hint}"
+    reason = item["msg"].removeprefix("Value error, ")
+    return f"{key}: {reason}; got {item['input']!r:.80}."

@@ -1,0 +1,151 @@
+"""The Python API: the same steps on NumPy arrays, for notebooks and scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emslice.config.schema import AgglomerationConfig
+from emslice.errors import ConfigError
+from emslice.geometry.lattice import TileLattice
+from emslice.metrics import Scores, count_overlaps
+from emslice.models.checkpoint import load_checkpoint
+from emslice.models.predictor import Predictor
+from emslice.models.profile import resolve_profile
+from emslice.ops.affinity import quantise_array
+from emslice.ops.fragments import RADIUS
+from emslice.ops.intensity import check_window
+from emslice.ops.linkage import Linkage
+from emslice.service.machine import n_cores
+from emslice.stages.agglomerate import grow, oversegment
+from emslice.stages.predict import predict
+from emslice.volumes import ArrayVolume
+
+
+def predict_affinities(
+    raw: NDArray[np.uint8] | NDArray[np.uint16],
+    checkpoint: str | Path,
+    *,
+    window: tuple[int, int] | None = None,
+    tile: int = 1024,
+    device: str = "cpu",
+    threads: int = 1,
+    workers: int | None = None,
+) -> NDArray[np.uint8]:
+    """Affinities of a stack of sections, as codes ``floor(256 a)``.
+
+    Channels link a voxel to its lower neighbour along z, y and x. Blank raw (zeros that fill a
+    16 x 16 square) has no affinities and will belong to no segment.
+
+    Parameters
+    ----------
+    raw : uint8 or uint16, shape (Z, Y, X)
+        Bright inside, dark membranes.
+    checkpoint : path
+        Published or of emslice's own format.
+    window : (low, high), optional
+        Values that become black and white; needed for uint16.
+    tile, device, threads
+        Compute profile: they may change a code by one.
+    workers : int, optional
+        Threads that share the tiles, by default one for each core; changes nothing.
+
+    Returns
+    -------
+    affinities : uint8, shape (3, Z, Y, X)
+
+    Raises
+    ------
+    CheckpointError
+        A file that holds no student.
+    ConfigError
+        Raw of another shape or dtype.
+
+    Examples
+    --------
+    >>> affinities = predict_affinities(raw, "student.ckpt")  # doctest: +SKIP
+    >>> neurons = segment_affinities(affinities)  # doctest: +SKIP
+    """
+    raw = np.asarray(raw)
+    _check_3d(raw, "raw")
+    check_window(raw.dtype, window)
+    network = load_checkpoint(checkpoint).network
+    lattice = TileLattice((raw.shape[1], raw.shape[2]), tile)
+    predictor = Predictor(network, lattice, resolve_profile(device, tile, threads))
+    volume = ArrayVolume(raw)
+    affinities: NDArray[np.uint8] = predict(
+        volume, predictor, volume.roi, window, workers or n_cores()
+    ).array
+    return affinities
+
+
+def segment_affinities(
+    affinities: NDArray[Any],
+    threshold: float = 0.5,
+    linkage: str = "quantile_max",
+    *,
+    quantile: int = 50,
+    lowest_threshold: float | None = None,
+    radius: int = RADIUS,
+    workers: int | None = None,
+) -> NDArray[np.uint64]:
+    """Segments of a volume of affinities: exact fragments, merged best first.
+
+    Parameters
+    ----------
+    affinities : uint8 codes or float in [0, 1], shape (3, Z, Y, X)
+        Channels link a voxel to its lower neighbour along z, y, x. A voxel with 0 in all three
+        is masked.
+    threshold : float
+        Fragments merge while their score is at least this affinity.
+    linkage : "quantile_max" or "mean"
+    quantile : int
+        Percent, for quantile_max.
+
+    Returns
+    -------
+    segmentation : uint64, shape (Z, Y, X)
+        0 is masked; a segment's id is the linear index of its first fragment's root, plus one.
+
+    Raises
+    ------
+    ConfigError
+        Wrong shape or dtype, NaN, values outside [0, 1], unknown linkage.
+    """
+    affinities = np.asarray(affinities)
+    check_affinities(affinities.shape)
+    method = Linkage(linkage, quantile)
+    if lowest_threshold is None:
+        lowest_threshold = AgglomerationConfig.model_construct(threshold=threshold).lowest
+    codes = quantise_array(affinities)
+    parts = oversegment(codes, radius=radius, workers=workers or n_cores())
+    lut = grow(parts, method, lowest_threshold).cut(threshold)
+    segments: NDArray[np.uint64] = lut.apply(parts.fragments.ids)[parts.fragments.labels]
+    return segments
+
+
+def evaluate(segmentation: NDArray[Any], truth: NDArray[Any]) -> Scores:
+    """Variation of information (bits) and adapted Rand error of a segmentation.
+
+    Voxels whose truth is 0 are ignored. Same numbers as scikit-image.
+
+    Returns
+    -------
+    scores : Scores
+        ``voi_split``, ``voi_merge``, ``voi``, ``arand``.
+    """
+    return count_overlaps(np.asarray(segmentation), np.asarray(truth)).scores()
+
+
+def check_affinities(shape: tuple[int, ...], what: str = "affinities") -> None:
+    """Raise `ConfigError` unless a shape is that of three channels and a volume."""
+    if len(shape) != 4 or shape[0] != 3 or 0 in shape:
+        raise ConfigError(f"{what}: expected shape (3, Z, Y, X), channels z, y, x; got {shape}.")
+
+
+def _check_3d(array: NDArray[Any], what: str) -> None:
+    if array.ndim != 3 or 0 in array.shape:
+        raise ConfigError(f"{what}: expected shape (Z, Y, X), got {array.shape}.")

@@ -1,0 +1,63 @@
+"""What this machine has to offer."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+from pathlib import Path
+
+from emslice.errors import ConfigError
+from emslice.units import human_bytes
+
+
+def n_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def free_memory() -> int:
+    """Bytes of memory that can be had without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def check_memory(needed: int, what: str, remedy: str) -> None:
+    """Raise `ConfigError` if the machine has not the memory."""
+    free = free_memory()
+    if needed > free:
+        raise ConfigError(
+            f"{what} needs about {human_bytes(needed)} of memory, and {human_bytes(free)} "
+            f"are free. {remedy}"
+        )
+
+
+def check_writable(folder: Path, needed: int) -> None:
+    """Raise `ConfigError` unless a new folder could be made and filled there.
+
+    The nearest existing parent is probed with a file that is removed at once.
+    """
+    parent = folder.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    probe = parent / f".emslice-probe-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"RUN {folder}: cannot write to {parent} ({error.strerror}). Choose another folder."
+        ) from error
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise ConfigError(
+            f"RUN {folder}: the results may take {human_bytes(needed)}, and {human_bytes(free)} "
+            f"are free on {parent}. Free some space, choose another disk or a smaller --roi."
+        )

@@ -1,0 +1,50 @@
+"""Affinities to fragments, and fragments to a tree of merges, for a box held in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emslice.geometry.boxes import Roi
+from emslice.ops.agglomerate import agglomerate
+from emslice.ops.fragments import RADIUS, Fragments, make_fragments
+from emslice.ops.linkage import Linkage, integer_threshold
+from emslice.ops.merge_tree import MergeTree, merge_tree
+from emslice.ops.region_graph import RegionGraph, extract_edges
+
+VERSION = 1
+"""Raised when the same parameters would give other fragments or merges."""
+
+
+@dataclass(frozen=True)
+class Oversegmentation:
+    """Fragments of a box and their region graph."""
+
+    fragments: Fragments
+    graph: RegionGraph
+
+
+def oversegment(
+    affinity: NDArray[np.uint8],
+    roi: Roi | None = None,
+    domain: Roi | None = None,
+    radius: int = RADIUS,
+    workers: int = 1,
+) -> Oversegmentation:
+    """Fragments of a box, whose faces count as the volume's, and which of them touch.
+
+    Parameters
+    ----------
+    affinity : uint8, shape (3, Z, Y, X)
+    """
+    fragments = make_fragments(affinity, roi, domain, radius, workers)
+    return Oversegmentation(fragments, extract_edges(affinity, fragments.labels, workers))
+
+
+def grow(parts: Oversegmentation, linkage: Linkage, lowest_threshold: float) -> MergeTree:
+    """Every merge down to the lowest threshold."""
+    lowest = integer_threshold(lowest_threshold)
+    merged = agglomerate(parts.graph, parts.fragments.ids, lowest, linkage)
+    return merge_tree(merged, parts.fragments.ids, lowest)

@@ -1,0 +1,124 @@
+"""Raw to affinities: the network on every tile of the lattice that a box touches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emslice.geometry.boxes import Roi, clip, cut, within
+from emslice.geometry.lattice import Tile
+from emslice.models.predictor import Predictor
+from emslice.models.profile import operator_threads
+from emslice.ops.blank import blank_voxels
+from emslice.ops.intensity import to_uint8
+from emslice.volumes import ArrayVolume, Volume
+
+VERSION = 1
+"""Raised when the same parameters would give other affinities."""
+
+Z_RUN = 16
+"""Sections that one task takes; a stem is computed once in a run. Changes no voxel."""
+
+
+def predict(
+    raw: Volume,
+    predictor: Predictor,
+    roi: Roi,
+    window: tuple[int, int] | None = None,
+    workers: int = 1,
+    advance: Callable[[int], None] = lambda voxels: None,
+) -> ArrayVolume:
+    """Affinity codes of a box of the raw volume.
+
+    Raw is read up to a tile's halo beyond the box, and the section before it: a voxel has the
+    same codes whatever box was asked for. Blank raw has no affinities, which masks it.
+
+    Parameters
+    ----------
+    raw : Volume, uint8 or uint16, covering its domain
+    predictor : Predictor
+        On the lattice of the domain's sections.
+    window : (low, high), optional
+        Values that become 0 and 255.
+    workers : int
+        Threads, each on tiles of its own; the number changes no voxel.
+    advance : callable
+        Told how many voxels were finished.
+
+    Returns
+    -------
+    affinities : ArrayVolume, uint8, shape (3, Z, Y, X)
+
+    Notes
+    -----
+    3 bytes a voxel, and per worker about 1 kB a pixel of a tile's read box.
+    """
+    codes = np.zeros((3, *(int(n) for n in roi.shape)), np.uint8)
+    affinities = ArrayVolume(
+        codes, offset=roi.begin, domain_shape=raw.domain.shape, resolution_nm=raw.resolution_nm
+    )
+
+    def work(task: tuple[Roi, Tile, Roi]) -> None:
+        sections, tile, answer = task
+        part = _predict_tile(raw, predictor, tile, sections, answer, window)
+        affinities.write(answer, part)
+        advance(int(answer.size))
+
+    with operator_threads(predictor.profile.threads) as set_threads, ThreadPoolExecutor(
+        workers, initializer=set_threads
+    ) as pool:
+        tasks = [pool.submit(work, task) for task in _tasks(predictor, roi)]
+        try:
+            for task in tasks:
+                task.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return affinities
+
+
+def _tasks(predictor: Predictor, roi: Roi) -> list[tuple[Roi, Tile, Roi]]:
+    """Runs of sections x tiles that meet the box, each with the part of the box it answers for."""
+    axis_y, axis_x = predictor.lattice.axes
+    tasks = []
+    for sections in cut(roi, axis=0, step=Z_RUN):
+        for tile in predictor.lattice.tiles():
+            (y0, y1), (x0, x1) = axis_y.answer(tile.y), axis_x.answer(tile.x)
+            core = Roi((sections.begin[0], y0, x0), (sections.shape[0], y1 - y0, x1 - x0))
+            answer = clip(core, roi)
+            if not answer.empty:
+                tasks.append((sections, tile, answer))
+    return tasks
+
+
+def _predict_tile(
+    raw: Volume,
+    predictor: Predictor,
+    tile: Tile,
+    sections: Roi,
+    answer: Roi,
+    window: tuple[int, int] | None,
+) -> NDArray[np.uint8]:
+    """Codes of the part of a tile's core that is asked for; blank voxels have none."""
+    (axis_y, axis_x), first = predictor.lattice.axes, int(sections.begin[0])
+    source_y, source_x = axis_y.sources(tile.y), axis_x.sources(tile.x)
+    y0, x0 = int(source_y.min()), int(source_x.min())
+    partner = max(0, first - 1)  # the first section of the volume is its own partner
+    seen = Roi(
+        (partner, y0, x0),
+        (int(sections.end[0]) - partner, int(source_y.max()) + 1 - y0, int(source_x.max()) + 1 - x0),
+    )
+    pixels = to_uint8(raw.read(seen), window)
+    padded = pixels[:, (source_y - y0)[:, None], source_x - x0]
+    if first == 0:
+        padded = np.concatenate([padded[:1], padded])
+    codes = predictor.affinities(padded, tile)
+    core_y, core_x = axis_y.answer(tile.y)[0], axis_x.answer(tile.x)[0]
+    core = Roi((first, core_y, core_x), codes.shape[1:])
+    asked = codes[(slice(None), *within(answer, core))]
+    blank = blank_voxels(pixels)[within(answer, seen)]
+    asked[:, blank] = 0
+    return asked

@@ -1,0 +1,29 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+
+def human_bytes(n: float) -> str:
+    """Bytes with a binary prefix.
+
+    >>> human_bytes(3 * 2**30)
+    '3.0 GiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if n < 1024:
+            return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1024
+    return f"{n:.1f} PiB"
+
+
+def human_count(n: float) -> str:
+    """Count with a decimal prefix.
+
+    >>> human_count(10_485_760)
+    '10.5 M'
+    """
+    for unit in ("", " k", " M", " G", " T"):
+        if n < 1000:
+            return f"{n:.0f}" if not unit else f"{n:.1f}{unit}"
+        n /= 1000
+    return f"{n:.1f} P"

@@ -1,0 +1,1 @@
+"""Pictures of volumes. Never here: the command line, scores."""
