@@ -61,7 +61,7 @@ def resolve_profile(device: str = "cpu", tile: int = 1024, threads: int = 1) -> 
         hardware = torch.cuda.get_device_name()
     else:
         raise ConfigError(f"predict.device: {device!r} is neither 'cpu' nor 'cuda'.")
-    return ComputeProfile(device, hardware, torch.__version__, "float32", tile, 1, threads)
+    return ComputeProfile(device, hardware, str(torch.__version__), "float32", tile, 1, threads)
 
 
 @contextmanager

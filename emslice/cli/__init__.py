@@ -1,0 +1,1 @@
+"""The command line: parse, call one function of ``service``, print. Never here: know-how."""

@@ -1,0 +1,82 @@
+"""``emslice segment``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+EPILOG = """\b
+Examples:
+  emslice segment raw.zarr run --checkpoint student.ckpt
+  emslice segment raw.zarr run --config configs/segment/ac4.yaml --roi 0:40,:,:
+  emslice segment --from-affinities affinities.zarr run --threshold 0.6
+"""
+
+
+@click.command("segment", epilog=EPILOG)
+@click.argument("paths", nargs=-1, metavar="[RAW] RUN")
+@click.option("--from-affinities", metavar="AFF", help="Start from stored affinities, not RAW.")
+@click.option("--checkpoint", metavar="CKPT", help="Weights of the student.")
+@click.option("--threshold", type=float, help="Merge while score >= this affinity.  [0.5]")
+@click.option("--linkage", help="quantile_max or mean.  [quantile_max]")
+@click.option("--roi", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Box in voxels of the whole volume.")
+@click.option("--affinities", help="keep or drop.  [drop]")
+@click.option("--block", metavar="Z,Y,X", help="Unit of work; never changes the result.")
+@click.option("--workers", type=int, help="Threads.  [one for each core]")
+@click.option("--config", "config_file", metavar="FILE", help="YAML file of parameters.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY.SUB=VALUE", help="Any parameter.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines for scripts.")
+def command(
+    paths: tuple[str, ...],
+    from_affinities: str | None,
+    config_file: str | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    block: str | None,
+    **options: Any,
+) -> None:
+    """Segment a volume on this machine.
+
+    RAW is a zarr or N5 volume (uint8, or uint16 with raw.window), RUN a new folder:
+    segmentation.zarr, run.yaml, preview.png and stages/ are written there.
+    """
+    from emslice.config.load import load_config
+    from emslice.geometry.boxes import parse_triple
+
+    wanted = 1 if from_affinities else 2
+    if len(paths) != wanted:
+        names = "RUN" if from_affinities else "RAW RUN"
+        raise click.UsageError(f"expected {names}, got {' '.join(paths) or 'nothing'}.")
+    dotted = {
+        "agglomeration.threshold": options.pop("threshold"),
+        "agglomeration.linkage": options.pop("linkage"),
+        "block": list(parse_triple(block, "--block")) if block else None,
+        **options,
+    }
+    config = load_config(config_file, assignments, dotted)
+    _run(paths, from_affinities, config, as_json)
+
+
+def _run(paths: tuple[str, ...], from_affinities: str | None, config: Any, as_json: bool) -> None:
+    from emslice.cli.progress import Bars, JsonLines, print_error
+    from emslice.service.plan import plan_from_affinities, plan_from_raw
+    from emslice.service.segment import segment
+
+    if from_affinities:
+        plan = plan_from_affinities(from_affinities, paths[0], config)
+    else:
+        plan = plan_from_raw(paths[0], paths[1], config)
+    for warning in plan.warnings:
+        print_error(f"Warning: {warning}")
+    record = segment(plan, JsonLines() if as_json else Bars())
+    summary = record.as_dict()
+    if as_json:
+        click.echo(json.dumps({"run": str(plan.folder), **summary}))
+        return
+    counts = summary["counts"]
+    click.echo(f"{counts['fragments']:,} fragments -> {counts['segments']:,} segments")
+    click.echo(f"segmentation  {plan.folder / 'segmentation.zarr'}")
+    click.echo(f"picture       {plan.folder / 'preview.png'}")
+    click.echo(f"digest        {summary['digests']['segmentation']}")

@@ -1,0 +1,224 @@
+"""A segmentation, checked before any work: what is read, what is made, what it takes.
+
+Everything a user can get wrong is found here; nothing is written before the plan stands.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emslice.config.schema import SegmentConfig
+from emslice.errors import ConfigError, RunExistsError, VolumeError
+from emslice.geometry.boxes import Roi, parse_roi
+from emslice.geometry.lattice import TileLattice
+from emslice.ledger.fingerprint import fingerprint, volume_identity
+from emslice.models.checkpoint import Checkpoint, load_checkpoint
+from emslice.models.profile import ComputeProfile, resolve_profile
+from emslice.ops.intensity import check_window
+from emslice.service.machine import check_memory, check_writable, n_cores
+from emslice.stages import agglomerate, predict
+from emslice.volumes import Volume, open_volume
+
+log = logging.getLogger(__name__)
+
+BYTES_PER_VOXEL = 40
+"""Upper bound of memory for a box, all steps (measured: docs/results/main_job.md)."""
+
+BYTES_PER_TILE_PIXEL = 1100
+"""Upper bound of memory of a network call, per worker (measured, same page)."""
+
+RESOLUTION_TOLERANCE = 1.25
+"""A voxel size within this factor of the checkpoint's raises no warning."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can start."""
+
+    folder: Path
+    config: SegmentConfig
+    raw: Volume | None
+    affinities: Volume | None
+    """One of the two is the input."""
+
+    roi: Roi
+    checkpoint: Checkpoint | None
+    profile: ComputeProfile | None
+    fingerprints: dict[str, str]
+    """Of each stage, in order."""
+
+    workers: int
+    warnings: tuple[str, ...]
+
+    @property
+    def source(self) -> Volume:
+        """The input volume."""
+        volume = self.raw or self.affinities
+        assert volume is not None
+        return volume
+
+    @property
+    def domain(self) -> Roi:
+        """Full extent of the raw volume."""
+        return self.source.domain
+
+    def stage_folder(self, stage: str) -> Path:
+        """Where a stage writes."""
+        return self.folder / "stages" / stage / self.fingerprints[stage]
+
+
+def plan_from_raw(raw_url: str, folder: str | Path, config: SegmentConfig) -> Plan:
+    """Plan of a segmentation of raw.
+
+    Raises
+    ------
+    ConfigError
+        Anything that cannot work: volume, checkpoint, ROI, window, memory, run folder.
+    """
+    raw = open_volume(raw_url)
+    if raw.channels is not None:
+        raise VolumeError(
+            f"RAW {raw_url}: has {raw.channels} channels; expected one volume (Z, Y, X). "
+            f"Stored affinities go through --from-affinities."
+        )
+    check_window(raw.dtype, config.raw.window)
+    if raw.roi != raw.domain:
+        raise VolumeError(
+            f"RAW {raw_url}: is a crop of a larger volume (shape {tuple(raw.roi.shape)} of "
+            f"{tuple(raw.domain.shape)}). Give the whole volume and choose the crop by --roi."
+        )
+    if config.checkpoint is None:
+        raise ConfigError("checkpoint: no weights given. Add --checkpoint FILE.")
+    checkpoint = load_checkpoint(config.checkpoint)
+    lattice = TileLattice((raw.domain.shape[1], raw.domain.shape[2]), config.predict.tile)
+    profile = resolve_profile(config.predict.device, config.predict.tile, config.predict.threads)
+    roi = _roi(config, raw, "RAW")
+    tile = max((t.y.read[1] - t.y.read[0]) * (t.x.read[1] - t.x.read[0]) for t in lattice.tiles())
+    identity = [volume_identity(raw.url), checkpoint.sha256]
+    return _finish(
+        folder, config, roi, raw, None, checkpoint, profile, identity, tile * BYTES_PER_TILE_PIXEL
+    )
+
+
+def plan_from_affinities(url: str, folder: str | Path, config: SegmentConfig) -> Plan:
+    """Plan of a segmentation of stored affinities.
+
+    Raises
+    ------
+    ConfigError
+        Anything that cannot work. Values (NaN, range) are checked when they are read.
+    """
+    affinities = open_volume(url)
+    if affinities.channels != 3:
+        raise VolumeError(
+            f"affinities {url}: expected shape (3, Z, Y, X), channels z, y, x; got "
+            f"{affinities.channels or 'no'} channels and {tuple(affinities.roi.shape)} voxels."
+        )
+    if affinities.dtype != np.uint8 and not np.issubdtype(affinities.dtype, np.floating):
+        raise VolumeError(
+            f"affinities {url}: dtype is {affinities.dtype}; expected uint8 codes or floats in "
+            f"[0, 1]."
+        )
+    if config.affinities == "keep":
+        raise ConfigError("affinities: they are the input and stay where they are; drop 'keep'.")
+    roi = _roi(config, affinities, "the affinities")
+    identity = [volume_identity(affinities.url)]
+    return _finish(folder, config, roi, None, affinities, None, None, identity, 0)
+
+
+def _roi(config: SegmentConfig, volume: Volume, what: str) -> Roi:
+    roi = volume.roi if config.roi is None else parse_roi(config.roi, volume.domain)
+    if not volume.roi.contains(roi):
+        raise ConfigError(
+            f"--roi: {config.roi} leaves {what}, which hold {tuple(volume.roi.begin)} to "
+            f"{tuple(volume.roi.end)} of a volume of {tuple(volume.domain.shape)} voxels."
+        )
+    return roi
+
+
+def _finish(
+    folder: str | Path,
+    config: SegmentConfig,
+    roi: Roi,
+    raw: Volume | None,
+    affinities: Volume | None,
+    checkpoint: Checkpoint | None,
+    profile: ComputeProfile | None,
+    identity: list[str],
+    worker_bytes: int,
+) -> Plan:
+    """Checks that both kinds of input share: memory, run folder, disk."""
+    folder = Path(folder)
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise RunExistsError(
+            f"RUN {folder}: already exists. Choose another name, or remove it if it is of no use."
+        )
+    workers = config.workers or n_cores()
+    check_memory(
+        int(roi.size) * BYTES_PER_VOXEL + workers * worker_bytes,
+        f"a box of {tuple(roi.shape)} voxels",
+        "Choose a smaller --roi" + (", or fewer --workers." if worker_bytes else "."),
+    )
+    # uncompressed bytes of affinities (3) and ids (8 each) never fill a disk: they compress 10-fold
+    check_writable(folder, int(roi.size) * (3 if config.affinities == "keep" else 2))
+    prints = _fingerprints(config, roi, checkpoint, profile, identity)
+    warnings = _warnings(raw, checkpoint)
+    return Plan(
+        folder, config, raw, affinities, roi, checkpoint, profile, prints, workers, warnings
+    )
+
+
+def _fingerprints(
+    config: SegmentConfig,
+    roi: Roi,
+    checkpoint: Checkpoint | None,
+    profile: ComputeProfile | None,
+    identity: list[str],
+) -> dict[str, str]:
+    """Fingerprint of each stage, each with those before it."""
+    box = [[int(n) for n in roi.begin], [int(n) for n in roi.shape]]
+    prints = {}
+    upstream = list(identity)
+    if checkpoint is not None and profile is not None:
+        facts = {"window": config.raw.window, "profile": profile.as_dict(), "roi": box}
+        prints["predict"] = fingerprint("predict", predict.VERSION, facts, *upstream)
+        upstream = [prints["predict"]]
+    facts = {**config.fragments.model_dump(), "roi": box}
+    prints["fragments"] = fingerprint("fragments", agglomerate.VERSION, facts, *upstream)
+    method = config.agglomeration
+    facts = {"linkage": method.linkage, "lowest": method.lowest}
+    if method.linkage != "mean":
+        facts["quantile"] = method.quantile
+    prints["agglomerate"] = fingerprint(
+        "agglomerate", agglomerate.VERSION, facts, prints["fragments"]
+    )
+    facts = {"threshold": method.threshold}
+    prints["relabel"] = fingerprint("relabel", 1, facts, prints["agglomerate"])
+    return prints
+
+
+def _warnings(raw: Volume | None, checkpoint: Checkpoint | None) -> tuple[str, ...]:
+    """What may be wrong but is not refused."""
+    if raw is None or checkpoint is None:
+        return ()
+    if raw.resolution_nm is None:
+        return (f"RAW {raw.url} states no resolution; {checkpoint.name} may not fit it.",)
+    if checkpoint.resolution_nm is None:
+        return (f"checkpoint {checkpoint.name} does not state the resolution of its training.",)
+    factors = [
+        mine / theirs for mine, theirs in zip(raw.resolution_nm, checkpoint.resolution_nm, strict=True)
+    ]
+    if all(1 / RESOLUTION_TOLERANCE <= f <= RESOLUTION_TOLERANCE for f in factors):
+        return ()
+    have, trained = (
+        " x ".join(f"{n:g}" for n in r) for r in (raw.resolution_nm, checkpoint.resolution_nm)
+    )
+    return (
+        f"resolution: RAW has voxels of {have} nm (z x y x x), {checkpoint.name} was trained on "
+        f"{trained} nm: a factor of {' x '.join(f'{f:.3g}' for f in factors)}. Expect poor results; "
+        f"resample RAW or choose another checkpoint.",
+    )

@@ -1,0 +1,95 @@
+"""What a run folder says of itself: ``run.yaml``."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+
+import emslice
+from emslice.geometry.boxes import show
+from emslice.ledger.files import write_atomic
+from emslice.service.machine import peak_memory
+from emslice.service.plan import Plan
+
+
+def now() -> str:
+    """Present time, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass
+class RunRecord:
+    """What ``run.yaml`` says."""
+
+    plan: Plan
+    state: str = "running"
+    created: str = field(default_factory=lambda: now())
+    finished: str | None = None
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, in the order a reader wants them."""
+        plan, source = self.plan, self.plan.source
+        record: dict[str, Any] = {
+            "emslice": emslice.__version__,
+            "state": self.state,
+            "created": self.created,
+            "finished": self.finished,
+            "input": {
+                "url": source.url,
+                "kind": "affinities" if plan.raw is None else "raw",
+                "shape": [int(n) for n in source.roi.shape],
+                "dtype": str(source.dtype),
+                "resolution_nm": list(source.resolution_nm) if source.resolution_nm else None,
+            },
+            "roi": show(plan.roi),
+            "domain_shape": [int(n) for n in plan.domain.shape],
+        }
+        if plan.checkpoint is not None and plan.profile is not None:
+            record["checkpoint"] = {
+                "name": plan.checkpoint.name,
+                "sha256": plan.checkpoint.sha256,
+                "resolution_nm": list(plan.checkpoint.resolution_nm or ()) or None,
+            }
+            record["profile"] = plan.profile.as_dict()
+        record["config"] = _resolved(plan)
+        record["warnings"] = list(plan.warnings)
+        record["stages"] = self.stages
+        record["counts"] = self.counts
+        record["digests"] = self.digests
+        record["peak_memory_bytes"] = peak_memory()
+        if self.error is not None:
+            record["error"] = self.error
+        return record
+
+    def save(self) -> None:
+        """Write ``run.yaml``, atomically."""
+        text = yaml.safe_dump(self.as_dict(), sort_keys=False)
+        write_atomic(self.plan.folder / "run.yaml", text.encode())
+
+    def finish(self) -> None:
+        """Note that everything the record names is on disk."""
+        self.state, self.finished = "done", now()
+        self.save()
+
+    def fail(self, error: BaseException) -> None:
+        """Note why the run stopped, if the disk still takes it."""
+        self.state, self.finished = "failed", now()
+        self.error = f"{type(error).__name__}: {error}"
+        with suppress(OSError):  # the disk may be what failed; the error itself reaches the user
+            self.save()
+
+
+def _resolved(plan: Plan) -> dict[str, Any]:
+    """The configuration with every default resolved."""
+    config = plan.config.model_dump(mode="json")
+    config["agglomeration"]["lowest_threshold"] = plan.config.agglomeration.lowest
+    config["workers"] = plan.workers
+    return config
