@@ -84,7 +84,9 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
     for name in path:
         inner = tree.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"{dotted}: {name!r} is set to {inner!r}, which has no keys of its own.")
+            raise ConfigError(
+                f"{dotted}: {name!r} is set to {inner!r}, which has no keys of its own."
+            )
         tree = inner
     tree[last] = value
 

@@ -13,7 +13,17 @@ from funlib.geometry import Coordinate, Roi  # what daisy re-exports; importing 
 
 from emslice.errors import GeometryError
 
-__all__ = ["Coordinate", "Roi", "clip", "cut", "parse_roi", "parse_triple", "within"]
+__all__ = [
+    "Coordinate",
+    "Roi",
+    "clip",
+    "cut",
+    "n_voxels",
+    "parse_roi",
+    "parse_triple",
+    "show",
+    "within",
+]
 
 
 def parse_triple(text: str | Sequence[Any], what: str, kind: type = int) -> tuple[Any, Any, Any]:
@@ -55,7 +65,7 @@ def parse_roi(text: str, domain: Roi, what: str = "--roi") -> Roi:
         ]
     except ValueError:
         raise GeometryError(f"{what}: expected whole numbers, got {text!r}.") from None
-    begin, end = [lo for lo, _ in ends], [hi for _, hi in ends]
+    begin = [lo for lo, _ in ends]
     if any(hi <= lo for lo, hi in ends):
         raise GeometryError(f"{what}: {text!r} is empty; each end must lie above its begin.")
     roi = Roi(begin, [hi - lo for lo, hi in ends])
@@ -74,6 +84,16 @@ def show(roi: Roi) -> str:
     '0:4,8:16,8:24'
     """
     return ",".join(f"{lo}:{hi}" for lo, hi in zip(roi.begin, roi.end, strict=True))
+
+
+def n_voxels(roi: Roi) -> int:
+    """Voxels in a box.
+
+    >>> n_voxels(Roi((1, 1, 1), (2, 3, 5)))
+    30
+    """
+    z, y, x = (int(n) for n in roi.shape)
+    return z * y * x
 
 
 def within(inner: Roi, outer: Roi) -> tuple[slice, slice, slice]:

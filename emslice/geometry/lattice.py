@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ class Axis:
         edges = [STEP * (steps * i // n) for i in range(n + 1)]
         return [
             Span((lo, hi), (max(0, lo - HALO), min(self.padded, hi + HALO)))
-            for lo, hi in zip(edges[:-1], edges[1:], strict=True)
+            for lo, hi in pairwise(edges)
         ]
 
 

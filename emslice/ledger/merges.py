@@ -37,7 +37,9 @@ def load_merges(path: Path) -> MergeTree:
     try:
         table = pq.read_table(path)
         lowest = json.loads(table.schema.metadata[b"emslice"])["lowest_score"]
-        columns = [np.ascontiguousarray(table[n].to_numpy()) for n in ("child", "parent", "score")]
+        child, parent, score = (
+            np.ascontiguousarray(table[name].to_numpy()) for name in ("child", "parent", "score")
+        )
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         raise StorageError(f"{path}: not a readable table of merges: {error}") from error
-    return MergeTree(*columns, lowest)
+    return MergeTree(child, parent, score, lowest)

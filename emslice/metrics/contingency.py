@@ -90,9 +90,7 @@ def count_overlaps(
     Rows of equal pairs are counted as runs first: about 24 bytes a run, not a voxel.
     """
     if segmentation.shape != truth.shape:
-        raise ConfigError(
-            f"shapes differ: segmentation {segmentation.shape}, truth {truth.shape}."
-        )
+        raise ConfigError(f"shapes differ: segmentation {segmentation.shape}, truth {truth.shape}.")
     parts = []
     for mine, theirs in zip(np.atleast_1d(segmentation), np.atleast_1d(truth), strict=True):
         flat, true = np.ravel(mine).astype(np.uint64), np.ravel(theirs).astype(np.uint64)

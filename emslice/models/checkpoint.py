@@ -159,7 +159,9 @@ def _ours(path: Path, content: dict[str, Any], sha256: str) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"checkpoint {path}: a field is missing or broken: {error}") from error
+        raise CheckpointError(
+            f"checkpoint {path}: a field is missing or broken: {error}"
+        ) from error
 
 
 def _build(path: Path, weights: dict[str, Tensor]) -> Student:
@@ -168,8 +170,8 @@ def _build(path: Path, weights: dict[str, Tensor]) -> Student:
     if not (isinstance(stem, Tensor) and isinstance(out, Tensor) and stem.ndim == out.ndim == 4):
         first = ", ".join(sorted(weights)[:3]) or "nothing"
         raise CheckpointError(
-            f"checkpoint {path}: weights of another network ({len(weights)} entries: {first}, ...); "
-            f"expected the two-section student (158 entries: inc, down, up1 ... outc_tn)."
+            f"checkpoint {path}: weights of another network ({len(weights)} entries: {first}, ...);"
+            f" expected the two-section student (158 entries: inc, down, up1 ... outc_tn)."
         )
     network = Student(stem.shape[0], out.shape[0])
     floats = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}

@@ -35,9 +35,8 @@ class Predictor:
     def __init__(self, network: Student, lattice: TileLattice, profile: ComputeProfile) -> None:
         self.lattice = lattice
         self.profile = profile
-        self._network = copy.deepcopy(network).to(
-            profile.device, memory_format=torch.channels_last
-        )
+        self._network = copy.deepcopy(network).to(profile.device)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def affinities(self, sections: NDArray[np.uint8], tile: Tile) -> NDArray[np.uint8]:

@@ -26,7 +26,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from emslice.errors import GeometryError
-from emslice.ops.linkage import Linkage, Rows, base_rows, score_of, tie_ranks, union_rows
+from emslice.ops.linkage import Linkage, base_rows, score_of, tie_ranks, union_rows
 from emslice.ops.region_graph import RegionGraph
 
 RANK_BITS = 39  # below a score of 24 bits, in 63
@@ -282,9 +282,7 @@ def _merge_best_first(graph, rows, key, rank, queue, waiting, lowest, is_mean, q
     heap = np.empty(queue.size, np.int32)
     n_merges, n_heap, place = 0, 0, 0
     while place < queue.size or n_heap > 0:
-        if n_heap > 0 and (
-            place == queue.size or promised[heap[0]] > promised[queue[place]]
-        ):
+        if n_heap > 0 and (place == queue.size or promised[heap[0]] > promised[queue[place]]):
             edge = _pop(heap, n_heap, promised)
             n_heap -= 1
         else:

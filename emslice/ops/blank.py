@@ -19,8 +19,8 @@ def blank_voxels(raw: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Where raw is blank: the opening of ``raw == 0`` by a 16 x 16 square, section by section.
 
     Black voxels inside membranes (0.3 % of AC4) are not blank, as they do not fill such a square.
-    The result at a voxel depends on raw up to 15 voxels away, in the section. An array shorter than 16
-    along an axis uses that length.
+    The result at a voxel depends on raw up to 15 voxels away, in the section. An array shorter
+    than 16 along an axis uses that length.
 
     Parameters
     ----------

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from emslice.errors import ConfigError
 
 
-def to_uint8(
-    raw: NDArray[np.uint8] | NDArray[np.uint16], window: tuple[int, int] | None
-) -> NDArray[np.uint8]:
+def to_uint8(raw: NDArray[np.integer[Any]], window: tuple[int, int] | None) -> NDArray[np.uint8]:
     """Raw as uint8: ``window`` = (low, high) is mapped to 0 and 255, rounded, and clipped.
 
     Integers only, so the result is the same on every machine. Without a window uint8 is returned
@@ -30,7 +30,7 @@ def to_uint8(
     return ((510 * clipped + span) // (2 * span)).astype(np.uint8)
 
 
-def check_window(dtype: np.dtype[np.generic], window: tuple[int, int] | None) -> None:
+def check_window(dtype: np.dtype[Any], window: tuple[int, int] | None) -> None:
     """Raise `ConfigError` unless raw of this dtype can be shown through this window."""
     if dtype not in (np.uint8, np.uint16):
         raise ConfigError(f"raw: dtype is {dtype}; expected uint8, or uint16 with raw.window.")

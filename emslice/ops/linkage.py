@@ -1,11 +1,11 @@
 """What a row of the region graph is worth, and how two rows become one when their pairs merge.
 
-========================  =====================================  ===================================
-linkage                   statistic of a pair                    score of a pair
-========================  =====================================  ===================================
-``mean``                  sum and number of the codes            floor(2^16 sum / number)
-``quantile_max``          the largest code, once per base pair   2^16 x code at rank floor(q n/100)+1
-========================  =====================================  ===================================
+================  ======================================  ======================================
+linkage           statistic of a pair                     score of a pair
+================  ======================================  ======================================
+``mean``          sum and number of the codes             floor(2^16 sum / number)
+``quantile_max``  the largest code, once per base pair    2^16 x code at rank floor(q n / 100) + 1
+================  ======================================  ======================================
 
 A score is a fraction of 2^24 (``SCALE``); a pair merges at threshold T iff score >= 2^24 T. Equal
 scores are the rule with 256 codes, so every base pair has a *tie rank*: more contacts first, then
@@ -149,7 +149,7 @@ def tie_ranks(graph: RegionGraph, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 @njit(nogil=True, cache=True)
-def score_of(is_mean: bool, quantile: int, edge: int, rows: Rows) -> int:
+def score_of(is_mean, quantile, edge, rows):  # type: ignore[no-untyped-def]
     """Score of a pair as a fraction of 2^24."""
     number = rows.number[edge]
     if is_mean:
@@ -164,7 +164,7 @@ def score_of(is_mean: bool, quantile: int, edge: int, rows: Rows) -> int:
 
 
 @njit(nogil=True, cache=True)
-def union_rows(winner: int, loser: int, rows: Rows) -> None:
+def union_rows(winner, loser, rows):  # type: ignore[no-untyped-def]
     """Add the statistics of ``loser`` to ``winner``: sums, numbers, and histograms run by run.
 
     Two ascending linked lists are merged in place; nothing is allocated.

@@ -60,9 +60,7 @@ def merge_tree(agglomeration: Agglomeration, ids: NDArray[np.uint64], lowest: in
     """Tree of one block's merges, dense numbers replaced by ids."""
     order = np.argsort(agglomeration.merges[:, 0])
     merges = ids[agglomeration.merges[order]]
-    return MergeTree(
-        merges[:, 0].copy(), merges[:, 1].copy(), agglomeration.scores[order], lowest
-    )
+    return MergeTree(merges[:, 0].copy(), merges[:, 1].copy(), agglomeration.scores[order], lowest)
 
 
 @njit(nogil=True, cache=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -54,7 +56,7 @@ def extract_edges(
     """
     depth = labels.shape[0]
     cuts = np.linspace(0, depth, min(workers, depth) + 1).astype(int)
-    slabs = zip(cuts[:-1], cuts[1:], strict=True)
+    slabs = pairwise(cuts.tolist())
     with ThreadPoolExecutor(workers) as pool:
         parts = list(pool.map(lambda s: _scan(affinity, labels, s[0], s[1]), slabs))
     return combine([_rows(part) for part in parts])
@@ -73,7 +75,7 @@ def combine(graphs: list[RegionGraph]) -> RegionGraph:
     order = np.argsort(key, kind="stable")
     first = np.flatnonzero(np.diff(key[order], prepend=-1))
 
-    def reduced(operation: np.ufunc, name: str) -> NDArray[np.generic]:
+    def reduced(operation: np.ufunc, name: str) -> NDArray[Any]:
         column = np.concatenate([getattr(g, name) for g in graphs])
         return operation.reduceat(column[order], first)
 
@@ -96,7 +98,7 @@ def _rows(table: NDArray[np.int64]) -> RegionGraph:
 
 
 @njit(nogil=True, cache=True)
-def _slot(table: NDArray[np.int64], key: int) -> int:
+def _slot(table, key):  # type: ignore[no-untyped-def]
     """Row of ``key`` in an open-addressed table of 2^k rows, or the free row where it belongs.
 
     The multiplier is that of Fibonacci hashing (Knuth, TAOCP 3, 6.4).

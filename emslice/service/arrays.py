@@ -26,7 +26,7 @@ from emslice.volumes import ArrayVolume
 
 
 def predict_affinities(
-    raw: NDArray[np.uint8] | NDArray[np.uint16],
+    raw: NDArray[np.integer[Any]],
     checkpoint: str | Path,
     *,
     window: tuple[int, int] | None = None,

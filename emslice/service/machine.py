@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 from pathlib import Path
 
@@ -18,15 +17,22 @@ def n_cores() -> int:
 
 def free_memory() -> int:
     """Bytes of memory that can be had without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return _kilobytes("/proc/meminfo", "MemAvailable") * 1024
 
 
 def peak_memory() -> int:
-    """Largest resident size of this process so far, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident size of this process so far, bytes.
+
+    Not ``ru_maxrss``, which Linux hands down from the parent through fork and exec.
+    """
+    return _kilobytes("/proc/self/status", "VmHWM") * 1024
+
+
+def _kilobytes(file: str, name: str) -> int:
+    for line in Path(file).read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    raise KeyError(f"{file} has no {name}")
 
 
 def check_memory(needed: int, what: str, remedy: str) -> None:

@@ -5,15 +5,15 @@ Everything a user can get wrong is found here; nothing is written before the pla
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from emslice.config.schema import SegmentConfig
 from emslice.errors import ConfigError, RunExistsError, VolumeError
-from emslice.geometry.boxes import Roi, parse_roi
+from emslice.geometry.boxes import Roi, n_voxels, parse_roi
 from emslice.geometry.lattice import TileLattice
 from emslice.ledger.fingerprint import fingerprint, volume_identity
 from emslice.models.checkpoint import Checkpoint, load_checkpoint
@@ -23,13 +23,13 @@ from emslice.service.machine import check_memory, check_writable, n_cores
 from emslice.stages import agglomerate, predict
 from emslice.volumes import Volume, open_volume
 
-log = logging.getLogger(__name__)
-
 BYTES_PER_VOXEL = 40
 """Upper bound of memory for a box, all steps (measured: docs/results/main_job.md)."""
 
 BYTES_PER_TILE_PIXEL = 1100
 """Upper bound of memory of a network call, per worker (measured, same page)."""
+
+RELABEL_VERSION = 1
 
 RESOLUTION_TOLERANCE = 1.25
 """A voxel size within this factor of the checkpoint's raises no warning."""
@@ -159,12 +159,12 @@ def _finish(
         )
     workers = config.workers or n_cores()
     check_memory(
-        int(roi.size) * BYTES_PER_VOXEL + workers * worker_bytes,
+        n_voxels(roi) * BYTES_PER_VOXEL + workers * worker_bytes,
         f"a box of {tuple(roi.shape)} voxels",
         "Choose a smaller --roi" + (", or fewer --workers." if worker_bytes else "."),
     )
     # uncompressed bytes of affinities (3) and ids (8 each) never fill a disk: they compress 10-fold
-    check_writable(folder, int(roi.size) * (3 if config.affinities == "keep" else 2))
+    check_writable(folder, n_voxels(roi) * (3 if config.affinities == "keep" else 2))
     prints = _fingerprints(config, roi, checkpoint, profile, identity)
     warnings = _warnings(raw, checkpoint)
     return Plan(
@@ -181,23 +181,24 @@ def _fingerprints(
 ) -> dict[str, str]:
     """Fingerprint of each stage, each with those before it."""
     box = [[int(n) for n in roi.begin], [int(n) for n in roi.shape]]
-    prints = {}
-    upstream = list(identity)
+    method = config.agglomeration
+    facts: dict[str, Any]
+    stages: list[tuple[str, int, dict[str, Any]]] = []
     if checkpoint is not None and profile is not None:
         facts = {"window": config.raw.window, "profile": profile.as_dict(), "roi": box}
-        prints["predict"] = fingerprint("predict", predict.VERSION, facts, *upstream)
-        upstream = [prints["predict"]]
+        stages.append(("predict", predict.VERSION, facts))
     facts = {**config.fragments.model_dump(), "roi": box}
-    prints["fragments"] = fingerprint("fragments", agglomerate.VERSION, facts, *upstream)
-    method = config.agglomeration
+    stages.append(("fragments", agglomerate.VERSION, facts))
     facts = {"linkage": method.linkage, "lowest": method.lowest}
     if method.linkage != "mean":
         facts["quantile"] = method.quantile
-    prints["agglomerate"] = fingerprint(
-        "agglomerate", agglomerate.VERSION, facts, prints["fragments"]
-    )
-    facts = {"threshold": method.threshold}
-    prints["relabel"] = fingerprint("relabel", 1, facts, prints["agglomerate"])
+    stages.append(("agglomerate", agglomerate.VERSION, facts))
+    stages.append(("relabel", RELABEL_VERSION, {"threshold": method.threshold}))
+    prints: dict[str, str] = {}
+    upstream = list(identity)
+    for name, version, facts in stages:
+        prints[name] = fingerprint(name, version, facts, *upstream)
+        upstream = [prints[name]]
     return prints
 
 
@@ -209,16 +210,13 @@ def _warnings(raw: Volume | None, checkpoint: Checkpoint | None) -> tuple[str, .
         return (f"RAW {raw.url} states no resolution; {checkpoint.name} may not fit it.",)
     if checkpoint.resolution_nm is None:
         return (f"checkpoint {checkpoint.name} does not state the resolution of its training.",)
-    factors = [
-        mine / theirs for mine, theirs in zip(raw.resolution_nm, checkpoint.resolution_nm, strict=True)
-    ]
+    mine, theirs = raw.resolution_nm, checkpoint.resolution_nm
+    factors = [have / trained for have, trained in zip(mine, theirs, strict=True)]
     if all(1 / RESOLUTION_TOLERANCE <= f <= RESOLUTION_TOLERANCE for f in factors):
         return ()
-    have, trained = (
-        " x ".join(f"{n:g}" for n in r) for r in (raw.resolution_nm, checkpoint.resolution_nm)
-    )
+    have, trained = (" x ".join(f"{n:g}" for n in r) for r in (mine, theirs))
     return (
-        f"resolution: RAW has voxels of {have} nm (z x y x x), {checkpoint.name} was trained on "
-        f"{trained} nm: a factor of {' x '.join(f'{f:.3g}' for f in factors)}. Expect poor results; "
+        f"resolution: RAW has voxels of {have} nm, {checkpoint.name} was trained on {trained} nm: "
+        f"a factor of {' x '.join(f'{f:.3g}' for f in factors)} (z, y, x). Expect poor results; "
         f"resample RAW or choose another checkpoint.",
     )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emslice.errors import EmsliceError, StorageError
-from emslice.geometry.boxes import Roi, cut, show
+from emslice.geometry.boxes import Roi, cut, n_voxels, show
 from emslice.geometry.lattice import TileLattice
 from emslice.geometry.neighborhood import NEAREST
 from emslice.ledger.files import switch_link
@@ -63,9 +63,9 @@ def segment(plan: Plan, reporter: Reporter) -> RunRecord:
         parts, lut = _merge(plan, reporter, record, codes)
         segmentation = _relabel(plan, reporter, record, parts, lut)
         _preview(plan, codes, segmentation)
-        with reporter.stage("digest", int(plan.roi.size)) as advance:
+        with reporter.stage("digest", n_voxels(plan.roi)) as advance:
             record.digests["segmentation"] = digest(segmentation, workers=plan.workers)
-            advance(int(plan.roi.size))
+            advance(n_voxels(plan.roi))
         switch_link(plan.folder / "segmentation.zarr", Path(segmentation.url))
     except BaseException as error:  # also Ctrl-C: the record says how the run ended
         record.fail(error)
@@ -87,7 +87,7 @@ def _read_affinities(plan: Plan, reporter: Reporter, record: RunRecord) -> NDArr
             codes[:, begin : begin + part.shape[1]] = quantise_array(
                 part, f"affinities {volume.url} [{show(slab)}]"
             )
-            advance(int(slab.size))
+            advance(n_voxels(slab))
     return codes
 
 
@@ -117,7 +117,7 @@ def _merge(
     with _timed(plan, reporter, record, "fragments") as advance:
         radius = plan.config.fragments.radius
         parts = oversegment(codes, plan.roi, plan.domain, radius, plan.workers)
-        advance(int(plan.roi.size))
+        advance(n_voxels(plan.roi))
     ids, labels = parts.fragments.ids, parts.fragments.labels
     stored = _create(plan, "fragments", "fragments.zarr", "uint64")
     _write(stored, plan.roi, lambda slab: ids[labels[_rows(slab, plan.roi)]])
@@ -127,7 +127,7 @@ def _merge(
         folder.mkdir(parents=True)
         save_merges(folder / "merges.parquet", tree)
         lut = tree.cut(method.threshold)
-        advance(int(plan.roi.size))
+        advance(n_voxels(plan.roi))
     n_fragments = len(ids) - 1
     record.counts = {
         "fragments": n_fragments,
@@ -171,11 +171,9 @@ def _rows(slab: Roi, roi: Roi) -> slice:
     return slice(begin, begin + int(slab.shape[0]))
 
 
-def _create(
-    plan: Plan, stage: str, name: str, dtype: str, channels: int | None = None
-) -> Volume:
+def _create(plan: Plan, stage: str, name: str, dtype: str, channels: int | None = None) -> Volume:
     """Output of a stage: the ROI's shape, placed in the domain."""
-    attributes = {"fingerprint": plan.fingerprints[stage]}
+    attributes: dict[str, Any] = {"fingerprint": plan.fingerprints[stage]}
     if channels is not None:
         attributes |= {"offsets": [list(offset) for offset in NEAREST], "scale": 256}
     folder = plan.stage_folder(stage)
@@ -205,15 +203,13 @@ def _write(
         depth = min(step, int(roi.shape[0]) - begin)
         slab = Roi((low, *roi.begin[1:]), (depth, *roi.shape[1:]))
         volume.write(slab, make(slab))
-        advance(int(slab.size))
+        advance(n_voxels(slab))
 
 
 @contextmanager
-def _timed(
-    plan: Plan, reporter: Reporter, record: RunRecord, name: str
-) -> Iterator[Advance]:
+def _timed(plan: Plan, reporter: Reporter, record: RunRecord, name: str) -> Iterator[Advance]:
     """Report a stage and note its time."""
-    voxels, start = int(plan.roi.size), time.perf_counter()
+    voxels, start = n_voxels(plan.roi), time.perf_counter()
     with reporter.stage(name, voxels) as advance:
         yield advance
     seconds = time.perf_counter() - start

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from emslice.geometry.boxes import Roi, clip, cut, within
+from emslice.geometry.boxes import Roi, clip, cut, n_voxels, within
 from emslice.geometry.lattice import Tile
 from emslice.models.predictor import Predictor
 from emslice.models.profile import operator_threads
@@ -65,11 +65,12 @@ def predict(
         sections, tile, answer = task
         part = _predict_tile(raw, predictor, tile, sections, answer, window)
         affinities.write(answer, part)
-        advance(int(answer.size))
+        advance(n_voxels(answer))
 
-    with operator_threads(predictor.profile.threads) as set_threads, ThreadPoolExecutor(
-        workers, initializer=set_threads
-    ) as pool:
+    with (
+        operator_threads(predictor.profile.threads) as set_threads,
+        ThreadPoolExecutor(workers, initializer=set_threads) as pool,
+    ):
         tasks = [pool.submit(work, task) for task in _tasks(predictor, roi)]
         try:
             for task in tasks:
@@ -109,7 +110,11 @@ def _predict_tile(
     partner = max(0, first - 1)  # the first section of the volume is its own partner
     seen = Roi(
         (partner, y0, x0),
-        (int(sections.end[0]) - partner, int(source_y.max()) + 1 - y0, int(source_x.max()) + 1 - x0),
+        (
+            int(sections.end[0]) - partner,
+            int(source_y.max()) + 1 - y0,
+            int(source_x.max()) + 1 - x0,
+        ),
     )
     pixels = to_uint8(raw.read(seen), window)
     padded = pixels[:, (source_y - y0)[:, None], source_x - x0]

@@ -1,0 +1,39 @@
+# Every target sets up .venv as it needs; nothing is installed outside of it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench clean
+
+demo: .venv/demo.done  ## a synthetic volume, segmented, scored and drawn; under two minutes
+	rm -rf emslice-demo
+	$(BIN)/emslice demo --out emslice-demo
+
+test: .venv/test.done  ## the tests; under ten minutes on two cores
+	$(BIN)/pytest -n 2 --dist loadfile
+
+check: .venv/check.done  ## what a change must pass: lint, format, types, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist loadfile
+
+bench: .venv/test.done  ## the main job on real data, step by step, and beside waterz
+	$(BIN)/python -m benchmarks.main_job
+
+clean:
+	rm -rf .venv emslice-demo
+
+# torch is pinned here, not in pyproject.toml: the release that the figures were measured with.
+.venv/demo.done: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+.venv/test.done: .venv/demo.done
+	$(BIN)/pip install --quiet -e ".[test]"
+	touch $@
+
+.venv/check.done: .venv/test.done
+	$(BIN)/pip install --quiet -e ".[check]"
+	touch $@

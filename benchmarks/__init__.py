@@ -1,0 +1,1 @@
+"""Measurements, each beside a peer or a published figure in the same run."""

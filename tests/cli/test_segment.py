@@ -1,0 +1,133 @@
+"""``emslice segment``: one result whatever the way to it, and a folder that says what was done."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+import emslice
+from emslice.geometry.boxes import Roi
+from emslice.ledger.merges import load_merges
+from emslice.volumes import open_volume
+from emslice.volumes.digest import digest_array
+
+
+def digest_of(run, volume):
+    return run("digest", volume).out.splitlines()[-1]
+
+
+def test_a_run_gives_the_segmentation_of_the_python_api(run, raw, small_checkpoint, tmp_path):
+    answer = run("segment", raw.url, tmp_path / "run", "--checkpoint", small_checkpoint)
+    assert answer.code == 0, answer.err
+    affinities = emslice.predict_affinities(raw.read(raw.roi), small_checkpoint)
+    segmentation = emslice.segment_affinities(affinities)
+    assert digest_of(run, tmp_path / "run/segmentation.zarr") == digest_array(segmentation)
+
+
+def test_a_run_from_its_own_affinities_gives_the_same_digest(run, raw, small_checkpoint, tmp_path):
+    box = ("--roi", "1:5,8:40,3:50")
+    kept = ("--checkpoint", small_checkpoint, "--affinities", "keep")
+    assert run("segment", raw.url, tmp_path / "a", *kept, *box).code == 0
+    stored = tmp_path / "a/affinities.zarr"
+    answer = run("segment", "--from-affinities", stored, tmp_path / "b", *box)
+    assert answer.code == 0, answer.err
+    assert digest_of(run, tmp_path / "a/segmentation.zarr") == digest_of(
+        run, tmp_path / "b/segmentation.zarr"
+    )
+
+
+def test_a_roi_keeps_its_place_and_resolution(run, raw, small_checkpoint, tmp_path):
+    weights = ("--checkpoint", small_checkpoint, "--affinities", "keep")
+    answer = run("segment", raw.url, tmp_path / "run", "--roi", "2:5,8:40,10:57", *weights)
+    assert answer.code == 0, answer.err
+    for name in ("segmentation.zarr", "affinities.zarr"):
+        volume = open_volume(tmp_path / "run" / name)
+        assert volume.roi == Roi((2, 8, 10), (3, 32, 47))
+        assert volume.domain == raw.domain
+        assert volume.resolution_nm == (40, 4, 4)
+
+
+def test_ids_of_a_roi_are_linear_indices_in_the_domain(run, raw, small_checkpoint, tmp_path):
+    box = ("--roi", "2:5,8:40,10:57", "--threshold", "1")
+    run("segment", raw.url, tmp_path / "run", *box, "--checkpoint", small_checkpoint)
+    volume = open_volume(tmp_path / "run/segmentation.zarr")
+    labels = volume.read(volume.roi)
+    ids = np.unique(labels[labels > 0]) - 1
+    z, rest = np.divmod(ids, 40 * 57)
+    y, x = np.divmod(rest, 57)
+    assert z.min() >= 2
+    assert z.max() < 5
+    assert y.min() >= 8
+    assert x.min() >= 10
+
+
+def test_the_record_says_what_was_done(run, raw, small_checkpoint, tmp_path):
+    run("segment", raw.url, tmp_path / "run", "--checkpoint", small_checkpoint, "--workers", "1")
+    record = yaml.safe_load((tmp_path / "run/run.yaml").read_text())
+    assert record["state"] == "done"
+    assert record["profile"]["threads"] == 1
+    assert record["config"]["agglomeration"]["lowest_threshold"] == 0.3
+    assert set(record["stages"]) == {"predict", "fragments", "agglomerate", "relabel"}
+    assert record["digests"]["segmentation"] == digest_of(run, tmp_path / "run/segmentation.zarr")
+    merges = load_merges(next((tmp_path / "run").glob("stages/agglomerate/*/merges.parquet")))
+    assert len(merges.child) == record["counts"]["merges"]
+    assert (tmp_path / "run/preview.png").stat().st_size > 0
+
+
+def test_any_threshold_above_the_lowest_follows_from_the_merges(
+    run, raw, small_checkpoint, tmp_path
+):
+    for name, threshold in (("low", 0.5), ("high", 0.9)):
+        run("segment", raw.url, tmp_path / name, "--checkpoint", small_checkpoint,
+            "--threshold", threshold)  # fmt: skip
+    folder = tmp_path / "low" / "stages"
+    fragments = open_volume(next(folder.glob("fragments/*/fragments.zarr")))
+    tree = load_merges(next(folder.glob("agglomerate/*/merges.parquet")))
+    cut = tree.cut(0.9).apply(fragments.read(fragments.roi))
+    high = open_volume(tmp_path / "high/segmentation.zarr")
+    np.testing.assert_array_equal(cut, high.read(high.roi))
+
+
+def test_another_threshold_changes_only_the_last_fingerprint(run, raw, small_checkpoint, tmp_path):
+    prints = []
+    for name, threshold in (("a", 0.5), ("b", 0.6)):
+        run("segment", raw.url, tmp_path / name, "--checkpoint", small_checkpoint,
+            "--threshold", threshold)  # fmt: skip
+        stages = yaml.safe_load((tmp_path / name / "run.yaml").read_text())["stages"]
+        prints.append({stage: facts["fingerprint"] for stage, facts in stages.items()})
+    changed = {stage for stage in prints[0] if prints[0][stage] != prints[1][stage]}
+    assert changed == {"relabel"}
+
+
+@pytest.mark.parametrize("option", [("--block", "3,7,11"), ("--workers", "3")])
+def test_blocks_and_workers_do_not_change_the_digest(run, raw, small_checkpoint, tmp_path, option):
+    weights = ("--checkpoint", small_checkpoint)
+    run("segment", raw.url, tmp_path / "a", *weights)
+    run("segment", raw.url, tmp_path / "b", *weights, *option)
+    assert digest_of(run, tmp_path / "a/segmentation.zarr") == digest_of(
+        run, tmp_path / "b/segmentation.zarr"
+    )
+
+
+def test_json_lines_tell_stages_and_end_with_the_record(run, raw, small_checkpoint, tmp_path):
+    answer = run("segment", raw.url, tmp_path / "run", "--checkpoint", small_checkpoint, "--json")
+    lines = [json.loads(line) for line in answer.out.splitlines()]
+    assert {line["stage"] for line in lines[:-1]} >= {"predict", "fragments", "agglomerate"}
+    assert all(line["done"] <= line["total"] for line in lines[:-1])
+    assert lines[-1]["state"] == "done"
+
+
+def test_a_resolution_that_does_not_fit_is_a_warning_with_the_factor(
+    run, small_checkpoint, tmp_path
+):
+    from emslice.volumes import create_volume
+
+    volume = create_volume(
+        tmp_path / "coarse.zarr", shape=(2, 20, 30), dtype=np.uint8, resolution_nm=(40, 8, 8)
+    )
+    volume.write(volume.roi, np.full((2, 20, 30), 9, np.uint8))
+    answer = run("segment", volume.url, tmp_path / "run", "--checkpoint", small_checkpoint)
+    assert answer.code == 0
+    assert "factor of 1 x 2 x 2" in answer.err
+    assert "40 x 8 x 8 nm" in answer.err

@@ -1,0 +1,30 @@
+"""Fixtures that every folder of tests may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real EM data, or a skip."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("EMSLICE_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("no EM data: set EMSLICE_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student with random weights and few features: fast, and as exact as any other."""
+    import torch
+
+    from emslice.models.checkpoint import save_checkpoint
+    from emslice.models.student import Student
+
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("checkpoint") / "small.ckpt"
+    save_checkpoint(path, Student(2, 3).eval(), (40.0, 4.0, 4.0), {"source": "random"})
+    return path
