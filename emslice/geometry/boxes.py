@@ -32,12 +32,13 @@ def parse_triple(text: str | Sequence[Any], what: str, kind: type = int) -> tupl
     >>> parse_triple("40,4,4", "--resolution")
     (40, 4, 4)
     """
-    parts = text.split(",") if isinstance(text, str) else list(text)
     try:
+        parts = text.split(",") if isinstance(text, str) else list(text)
         values = tuple(kind(part) for part in parts)
-    except (TypeError, ValueError):
-        values = ()
-    if len(values) != 3:
+        exact = all(isinstance(p, str) or p == v for p, v in zip(parts, values, strict=True))
+    except (TypeError, ValueError, OverflowError):
+        values, exact = (), False
+    if len(values) != 3 or not exact:
         raise GeometryError(f"{what}: expected three numbers z,y,x, got {text!r}.")
     return values
 
@@ -45,8 +46,8 @@ def parse_triple(text: str | Sequence[Any], what: str, kind: type = int) -> tupl
 def parse_roi(text: str, domain: Roi, what: str = "--roi") -> Roi:
     """Box from ``"z0:z1,y0:y1,x0:x1"`` in domain voxels; an empty end means the domain's.
 
-    >>> parse_roi("0:4,:,8:", Roi((0, 0, 0), (9, 16, 32))).shape
-    Coordinate(4, 16, 24)
+    >>> show(parse_roi("0:4,:,8:", Roi((0, 0, 0), (9, 16, 32))))
+    '0:4,0:16,8:32'
 
     Raises
     ------

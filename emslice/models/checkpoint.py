@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,12 +100,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if content.get("format") == FORMAT:
         return _ours(path, content, sha256)
     weights = content.get("model_weights", content)
-    if not isinstance(weights, dict):
-        raise CheckpointError(f"{path}: 'model_weights' is a {type(weights).__name__}, not a dict.")
-    weights = {_our_key(str(key)): value for key, value in weights.items()}
     name, resolution = PUBLISHED.get(sha256, (path.stem, None))
     provenance = {"source": "published student (CAD, EM-SliceCrafter)"} if resolution else {}
-    return Checkpoint(_build(path, weights), sha256, name, resolution, provenance)
+    return Checkpoint(_build(path, weights, _our_key), sha256, name, resolution, provenance)
 
 
 def _hash_file(path: Path) -> str:
@@ -121,8 +118,7 @@ def _hash_file(path: Path) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    # What torch raises on a damaged file depends on where the damage lies.
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # the unpickler raises whatever the damage makes it meet
         size = path.stat().st_size
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise CheckpointError(
@@ -164,13 +160,17 @@ def _ours(path: Path, content: dict[str, Any], sha256: str) -> Checkpoint:
         ) from error
 
 
-def _build(path: Path, weights: dict[str, Tensor]) -> Student:
+def _build(path: Path, content: Any, rename: Callable[[str], str] = str) -> Student:
     """Network whose sizes are those of the weights; every key must fit."""
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise CheckpointError(f"checkpoint {path}: the weights are a {kind}, expected a dict.")
+    weights = {rename(str(k)): v for k, v in content.items() if isinstance(v, Tensor)}
     stem, out = weights.get("inc.0.weight"), weights.get("outc_tn.weight")
-    if not (isinstance(stem, Tensor) and isinstance(out, Tensor) and stem.ndim == out.ndim == 4):
+    if stem is None or out is None or not stem.ndim == out.ndim == 4:
         first = ", ".join(sorted(weights)[:3]) or "nothing"
         raise CheckpointError(
-            f"checkpoint {path}: weights of another network ({len(weights)} entries: {first}, ...);"
+            f"checkpoint {path}: weights of another network ({len(content)} entries: {first}, ...);"
             f" expected the two-section student (158 entries: inc, down, up1 ... outc_tn)."
         )
     network = Student(stem.shape[0], out.shape[0])

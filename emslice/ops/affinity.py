@@ -66,7 +66,9 @@ def quantise_array(affinity: NDArray[np.generic], what: str = "affinities") -> N
         )
     codes = np.empty(affinity.shape, np.uint8)
     for index in np.ndindex(affinity.shape[:2]):  # a section at a time: no copy of the whole
-        values = affinity[index].astype(np.float32)  # also float16, which would overflow at 256 a
+        values = affinity[index]
+        if values.dtype == np.float16:
+            values = values.astype(np.float32)  # 256 a leaves half precision
         if np.isnan(values).any():
             raise ConfigError(
                 f"{what}: {int(np.isnan(values).sum())} NaN in channel {index[0]}, section "
@@ -78,5 +80,5 @@ def quantise_array(affinity: NDArray[np.generic], what: str = "affinities") -> N
                 f"{what}: values from {low:g} to {high:g} in channel {index[0]}, section "
                 f"{index[1]}; floats must lie in [0, 1], codes of 0 to 255 must be uint8."
             )
-        codes[index] = np.minimum(np.floor(values * np.float32(256)), 255)
+        codes[index] = np.minimum(np.floor(values * 256), 255)
     return codes

@@ -22,7 +22,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from emslice.errors import GeometryError
-from emslice.geometry.boxes import Roi
+from emslice.geometry.boxes import Roi, show
 from emslice.ops.distance import capped_distance
 
 RADIUS = 64
@@ -69,6 +69,8 @@ def make_fragments(
     domain = domain or Roi((0, 0, 0), roi.end)
     if tuple(roi.shape) != shape:
         raise GeometryError(f"affinities have shape {shape}, their box {tuple(roi.shape)}.")
+    if not domain.contains(roi):
+        raise GeometryError(f"box {show(roi)} leaves its domain {show(domain)}.")
     if not 1 <= radius <= 255:
         raise GeometryError(f"fragments.radius: {radius} is not within 1 to 255 voxels.")
     labels = np.empty(shape, np.int32)

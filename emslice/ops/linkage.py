@@ -26,7 +26,6 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from emslice.errors import ConfigError
@@ -146,45 +145,3 @@ def tie_ranks(graph: RegionGraph, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return rank
-
-
-@njit(nogil=True, cache=True)
-def score_of(is_mean, quantile, edge, rows):  # type: ignore[no-untyped-def]
-    """Score of a pair as a fraction of 2^24."""
-    number = rows.number[edge]
-    if is_mean:
-        return (rows.total[edge] << 16) // number
-    # floor(q n / 100) without the product, which could leave 64 bits
-    rank = quantile * (number // 100) + quantile * (number % 100) // 100
-    link = rows.run[edge]
-    while rows.run_number[link] <= rank:
-        rank -= rows.run_number[link]
-        link = rows.run_next[link]
-    return np.int64(rows.run_code[link]) << 16
-
-
-@njit(nogil=True, cache=True)
-def union_rows(winner, loser, rows):  # type: ignore[no-untyped-def]
-    """Add the statistics of ``loser`` to ``winner``: sums, numbers, and histograms run by run.
-
-    Two ascending linked lists are merged in place; nothing is allocated.
-    """
-    rows.number[winner] += rows.number[loser]
-    rows.total[winner] += rows.total[loser]
-    a, b = rows.run[winner], rows.run[loser]
-    tail = np.int32(-1)
-    while a >= 0 or b >= 0:
-        if b < 0 or (a >= 0 and rows.run_code[a] <= rows.run_code[b]):
-            link, a = a, rows.run_next[a]
-        else:
-            link, b = b, rows.run_next[b]
-        if tail >= 0 and rows.run_code[tail] == rows.run_code[link]:
-            rows.run_number[tail] += rows.run_number[link]
-            continue
-        if tail < 0:
-            rows.run[winner] = link
-        else:
-            rows.run_next[tail] = link
-        tail = link
-    if tail >= 0:
-        rows.run_next[tail] = -1

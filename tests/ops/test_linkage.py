@@ -1,0 +1,197 @@
+from fractions import Fraction
+from math import ceil, floor
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from reference.agglomeration import hash_of, splitmix64
+from reference.strategies import graph_of, id_lists, linkages, multigraphs
+
+from emslice.errors import ConfigError
+from emslice.ops.linkage import (
+    SCALE,
+    Linkage,
+    Rows,
+    base_rows,
+    hash_pairs,
+    integer_threshold,
+    tie_ranks,
+)
+from emslice.ops.merging import score_of, union_rows
+
+words = st.integers(0, 2**64 - 1)
+# A base pair: contacts, total, largest code. Many contacts: means closer than a floor.
+levels = st.sampled_from([0, 60, 61, 255])
+contacts = st.sampled_from([1, 2, 3, 2**18, 2**18 + 1])
+pairs = st.tuples(contacts, levels, st.sampled_from([0, 1])).flatmap(
+    lambda p: st.tuples(st.just(p[0]), st.just(p[0] * p[1] // 2 + p[2]), levels)
+)
+groups = st.lists(pairs, min_size=1, max_size=5)
+
+
+def rows_of(base, linkage):
+    """Rows of base pairs (contacts, total, highest), one each."""
+    base = [(k + 1, k + 2, n, total, highest) for k, (n, total, highest) in enumerate(base)]
+    return base_rows(graph_of(base), linkage)
+
+
+def fold(rows, first, others):
+    """Union of rows into ``first``."""
+    for other in others:
+        union_rows(first, other, rows)
+
+
+def statistics(rows, edge):
+    """All a row knows: number, sum, and its codes one by one."""
+    found, link = [], rows.run[edge]
+    while link >= 0:
+        found += [int(rows.run_code[link])] * int(rows.run_number[link])
+        link = rows.run_next[link]
+    return int(rows.number[edge]), int(rows.total[edge]), found
+
+
+def score(linkage, rows, edge):
+    return int(score_of(linkage.name == "mean", linkage.quantile, edge, rows))
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(st.floats(0, 1))
+@example(0.0)
+@example(1.0)
+@example(0.1)
+@example(5e-324)
+def test_a_threshold_is_exact(threshold):
+    found = integer_threshold(threshold)
+    assert found == ceil(Fraction(threshold) * SCALE)
+    assert Fraction(found, SCALE) >= threshold > Fraction(found - 1, SCALE)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.0000001, float("nan"), float("inf")])
+def test_a_threshold_that_is_no_affinity_is_refused(threshold):
+    with pytest.raises(ConfigError, match=r"agglomeration.threshold"):
+        integer_threshold(threshold)
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(st.lists(st.tuples(words, words), min_size=1, max_size=9))
+def test_the_hash_is_that_of_python_integers(values):
+    u, v = (np.array(column, np.uint64) for column in zip(*values, strict=True))
+    assert hash_pairs(u, v).tolist() == [hash_of(a, b) for a, b in values]
+
+
+def test_the_hash_is_that_of_the_published_generator():
+    # First output of splitmix64 seeded with 0 (Steele et al. 2014), then its finaliser again.
+    assert splitmix64(0) == 0xE220A8397B1DCDAF
+    assert hash_of(0, 0) == splitmix64(0xE220A8397B1DCDAF)
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(graph=multigraphs(), data=st.data())
+def test_tie_ranks_follow_contacts_then_hash_then_ids(graph, data):
+    n, rows = graph
+    table, ids = graph_of(rows), data.draw(id_lists(n))
+    named = ids[table.edges].tolist()
+    keys = [
+        (-c, hash_of(u, v), u, v) for c, (u, v) in zip(table.contacts.tolist(), named, strict=True)
+    ]
+    expected = [sorted(keys).index(key) for key in keys]
+    assert tie_ranks(table, ids).tolist() == expected
+
+
+def test_equal_hashes_fall_back_to_the_smaller_ids(monkeypatch):
+    monkeypatch.setattr("emslice.ops.linkage.hash_pairs", lambda u, v: np.zeros(len(u), np.uint64))
+    graph = graph_of([(2, 3, 1, 5, 5), (1, 3, 1, 5, 5), (1, 2, 1, 5, 5), (3, 4, 2, 5, 5)])
+    assert tie_ranks(graph, np.arange(5, dtype=np.uint64)).tolist() == [1, 2, 3, 0]
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(base=groups, linkage=linkages)
+def test_a_score_is_its_definition(base, linkage):
+    rows = rows_of(base, linkage)
+    fold(rows, 0, range(1, len(base)))
+    highest = sorted(h for _, _, h in base)
+    mean = Fraction(sum(t for _, t, _ in base), sum(n for n, _, _ in base))
+    at_rank = highest[floor(Fraction(linkage.quantile * len(highest), 100))]
+    expected = floor(mean * 2**16) if linkage.name == "mean" else at_rank * 2**16
+    assert score(linkage, rows, 0) == expected
+
+
+@pytest.mark.parametrize("quantile", [0, 1, 50, 99])
+def test_ranks_of_petavoxel_numbers_do_not_leave_their_integers(quantile):
+    low, high = 2**59 + 7, 2**60 + 1
+    rows = Rows(
+        np.array([low + high]),
+        np.zeros(1, np.int64),
+        np.zeros(1, np.int32),
+        np.array([3, 200], np.uint8),
+        np.array([low, high]),
+        np.array([1, -1], np.int32),
+    )
+    at_rank = 3 if quantile * (low + high) // 100 < low else 200
+    assert score(Linkage("quantile_max", quantile), rows, 0) == at_rank << 16
+
+
+def law_holds(linkage, one, two, ranks, kept):
+    """Reducibility of two groups of base pairs; ``kept`` chooses the rank of a union."""
+    rows = rows_of(one + two, linkage)
+    second = len(one)
+    fold(rows, 0, range(1, second))
+    fold(rows, second, range(second + 1, len(one + two)))
+    first_rank, second_rank = kept(ranks[:second]), kept(ranks[second : len(one + two)])
+    keys = [
+        (score(linkage, rows, 0), -first_rank),
+        (score(linkage, rows, second), -second_rank),
+    ]
+    fold(rows, 0, [second])
+    return (score(linkage, rows, 0), -kept([first_rank, second_rank])) <= max(keys)
+
+
+ten_ranks = st.permutations(range(10))
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(linkage=linkages, one=groups, two=groups, ranks=ten_ranks)
+def test_a_union_is_never_above_the_better_of_its_parts(linkage, one, two, ranks):
+    assert law_holds(linkage, one, two, ranks, kept=max)
+
+
+@pytest.mark.parametrize("quantile", [25, 50, 75])
+def test_a_quantile_that_keeps_the_better_rank_breaks_the_law(quantile):
+    linkage = Linkage("quantile_max", quantile)
+    # One pair of code 0 and the best rank joins seven of code 255: the score stays at 255.
+    one, two, ranks = [(1, 0, 255)] * 7, [(1, 0, 0)], [1, 2, 3, 4, 5, 6, 7, 0]
+    assert law_holds(linkage, one, two, ranks, kept=max)
+    assert not law_holds(linkage, one, two, ranks, kept=min)
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(linkage=linkages, base=st.lists(pairs, min_size=3, max_size=3))
+def test_union_does_not_depend_on_order(linkage, base):
+    def joined(steps):
+        rows = rows_of(base, linkage)
+        for winner, loser in steps:
+            union_rows(winner, loser, rows)
+        return statistics(rows, steps[-1][0])
+
+    orders = [[(0, 1), (0, 2)], [(1, 2), (0, 1)], [(2, 1), (2, 0)], [(1, 0), (2, 1)]]
+    assert len({str(joined(steps)) for steps in orders}) == 1
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(base=groups)
+def test_a_union_holds_every_maximum_once(base):
+    rows = rows_of(base, Linkage("quantile_max"))
+    fold(rows, 0, range(1, len(base)))
+    assert statistics(rows, 0)[2] == sorted(h for _, _, h in base)
+
+
+@pytest.mark.parametrize("quantile", [-1, 100, 1000])
+def test_a_quantile_without_a_rank_is_refused(quantile):
+    with pytest.raises(ConfigError, match=rf"agglomeration.quantile: {quantile} "):
+        Linkage("quantile_max", quantile)
+
+
+def test_an_unknown_linkage_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"'median'.*mean, quantile_max"):
+        Linkage("median")
