@@ -44,9 +44,7 @@ class Octree:
         if node.level == 0:
             return []
         shape = self.shape(node.level - 1)
-        spans = [
-            range(2 * i, min(2 * i + 2, n)) for i, n in zip(node.index, shape, strict=True)
-        ]
+        spans = [range(2 * i, min(2 * i + 2, n)) for i, n in zip(node.index, shape, strict=True)]
         return [Node(node.level - 1, index) for index in product(*spans)]
 
     def parent(self, node: Node) -> Node | None:

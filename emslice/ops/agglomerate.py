@@ -75,14 +75,17 @@ def agglomerate(
     key = keys_of(is_mean, linkage.quantile, rank, rows)
     queue = np.flatnonzero(key >= np.int64(lowest) << RANK_BITS)
     queue = queue[np.argsort(-key[queue])].astype(np.int32)
-    merges, scores, opened = merge_best_first(
-        _adjacency(graph.edges, len(ids)), rows, key, rank, queue, waiting, lowest,
+    merges, scores, name = merge_best_first(
+        adjacency(graph.edges, len(ids)), rows, key, rank, queue, waiting, lowest,
         is_mean, linkage.quantile,
     )  # fmt: skip
+    opened = np.zeros(len(ids), np.bool_)
+    opened[name[waiting & (name >= 0)]] = True
     return Agglomeration(merges, scores, opened)
 
 
-def _adjacency(edges: NDArray[np.int32], n_nodes: int) -> Adjacency:
+def adjacency(edges: NDArray[np.int32], n_nodes: int) -> Adjacency:
+    """Lists and table of a graph, on a copy of its edges."""
     n = len(edges)
     graph = Adjacency(
         edges.copy(),

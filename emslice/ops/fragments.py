@@ -22,7 +22,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from emslice.errors import GeometryError
-from emslice.geometry.boxes import Roi, show
+from emslice.geometry.boxes import Roi, show, within
 from emslice.ops.distance import capped_distance
 
 RADIUS = 64
@@ -31,61 +31,85 @@ RADIUS = 64
 
 @dataclass(frozen=True)
 class Fragments:
-    """Fragments of a box, numbered densely; row 0 of ``ids`` is the background."""
+    """Fragments of a block, numbered densely; row 0 of ``ids`` is the background.
+
+    A path that leaves the block ends at its *exit*, one voxel outside, and whoever owns that voxel
+    knows its fragment. Numbers above ``n_roots`` are exits. A whole volume has none.
+    """
 
     labels: NDArray[np.int32]
     """Shape (Z, Y, X). Index into ``ids``; 0 is masked."""
 
     ids: NDArray[np.uint64]
-    """Shape (N + 1,), ascending. Linear index of the root in the domain plus one; ids[0] = 0."""
+    """Shape (N + 1,). Linear index in the domain plus one: of the roots, ascending, then of the
+    exits; ids[0] = 0."""
+
+    n_roots: int
+    """Fragments whose root lies in the block."""
+
+    @property
+    def exits(self) -> NDArray[np.uint64]:
+        """Shape (N - n_roots,). Ids of the exits, no two equal."""
+        return self.ids[self.n_roots + 1 :]
 
 
 def make_fragments(
     affinity: NDArray[np.uint8],
-    roi: Roi | None = None,
+    read: Roi | None = None,
     domain: Roi | None = None,
     radius: int = RADIUS,
     workers: int = 1,
+    block: Roi | None = None,
 ) -> Fragments:
-    """Rainfall fragments of every section of a box, whose faces count as the volume's.
+    """Rainfall fragments of every section of a block.
 
     Parameters
     ----------
     affinity : uint8, shape (3, Z, Y, X)
-        Codes, channels z, y, x.
-    roi, domain : Roi, optional
-        Where the box lies in the whole volume; by default it is the whole volume.
+        Codes of the read box, channels z, y, x.
+    read, domain : Roi, optional
+        Where the codes lie in the whole volume; by default they are the whole volume.
     radius : int
         Cap of the distance, 1 to 255 voxels.
     workers : int
         Threads, each on sections of its own.
+    block : Roi, optional
+        What is labelled, by default the read box. Between the block's faces and those of the read
+        box lie ``radius`` voxels along y and x, or the face is one of the volume's.
 
     Notes
     -----
     7 bytes a voxel besides the affinities: labels, and per thread one section's heights.
     """
     shape = affinity.shape[1:]
-    roi = roi or Roi((0, 0, 0), shape)
-    domain = domain or Roi((0, 0, 0), roi.end)
-    if tuple(roi.shape) != shape:
-        raise GeometryError(f"affinities have shape {shape}, their box {tuple(roi.shape)}.")
-    if not domain.contains(roi):
-        raise GeometryError(f"box {show(roi)} leaves its domain {show(domain)}.")
+    read = read or Roi((0, 0, 0), shape)
+    domain = domain or Roi((0, 0, 0), read.end)
+    block = block or read
+    if tuple(read.shape) != shape:
+        raise GeometryError(f"affinities have shape {shape}, their box {tuple(read.shape)}.")
+    for inner, outer in ((read, domain), (block, read)):
+        if not outer.contains(inner):
+            raise GeometryError(f"box {show(inner)} leaves {show(outer)}.")
     if not 1 <= radius <= 255:
         raise GeometryError(f"fragments.radius: {radius} is not within 1 to 255 voxels.")
-    labels = np.empty(shape, np.int32)
+    core = within(block, read)
+    labels = np.empty(tuple(int(n) for n in block.shape), np.int32)
 
-    def work(z: int) -> NDArray[np.int64]:
-        return _label_section(affinity[:, z], radius, labels[z])
+    def work(z: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        section = affinity[:, core[0].start + z]
+        return _label_section(section, radius, core[1:], labels[z])
 
     with ThreadPoolExecutor(workers) as pool:
-        roots = list(pool.map(work, range(shape[0])))
-    counts = np.array([len(r) for r in roots], np.int64)
-    if counts.sum() >= 2**31 - 1:
-        raise GeometryError(f"{counts.sum()} fragments in one box; use smaller blocks.")
-    for z, first in enumerate(np.cumsum(counts) - counts):
-        _shift(labels[z], np.int32(first))
-    return Fragments(labels, _domain_ids(roots, roi, domain))
+        found = list(pool.map(work, range(labels.shape[0])))
+    n_roots, n_exits = ([len(part[i]) for part in found] for i in (0, 1))
+    if sum(n_roots) + sum(n_exits) >= 2**31 - 1:
+        raise GeometryError(f"{sum(n_roots)} fragments in one block; use smaller blocks.")
+    firsts = np.cumsum([0, *n_roots]), np.cumsum([sum(n_roots), *n_exits])
+    for z in range(labels.shape[0]):
+        _shift(labels[z], np.int32(firsts[0][z]), np.int32(firsts[1][z]))
+    places = [_domain_ids([part[i] for part in found], block, read, domain) for i in (0, 1)]
+    ids = np.concatenate([np.zeros(1, np.uint64), *places])
+    return Fragments(labels, ids, sum(n_roots))
 
 
 def section_heights(
@@ -102,13 +126,30 @@ def section_heights(
 
 
 def _label_section(
-    affinity: NDArray[np.uint8], radius: int, labels: NDArray[np.int32]
-) -> NDArray[np.int64]:
-    """Number the fragments of one section from 1; their roots as linear indices in it."""
+    affinity: NDArray[np.uint8],
+    radius: int,
+    core: tuple[slice, slice],
+    labels: NDArray[np.int32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number the roots of a core from 1 up and its exits from -1 down; their linear indices."""
     height = section_heights(affinity[1], affinity[2], radius)
     height[~affinity.any(axis=0)] = 0
-    point_uphill(height, labels)
-    return _follow(height, labels)
+    # Where a voxel points to depends on its neighbours: the core and one voxel around it.
+    ring = tuple(
+        slice(max(0, s.start - 1), min(n, s.stop + 1))
+        for s, n in zip(core, height.shape, strict=True)
+    )
+    top, left = (s.start - r.start for s, r in zip(core, ring, strict=True))
+    seen = np.ascontiguousarray(height[ring])
+    target = np.empty(seen.shape, np.int32)
+    point_uphill(seen, target)
+    found = _follow(seen, target, top, left, labels)
+
+    def in_section(places: NDArray[np.int64]) -> NDArray[np.int64]:
+        y, x = np.divmod(places, seen.shape[1])
+        return (y + ring[0].start) * height.shape[1] + x + ring[1].start
+
+    return in_section(found[0]), in_section(found[1])
 
 
 @njit(nogil=True, cache=True)
@@ -138,55 +179,71 @@ def point_uphill(height: NDArray[np.uint16], target: NDArray[np.int32]) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _follow(height: NDArray[np.uint16], labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Replace pointers by the number of their root, counted from 1 in linear order."""
-    target, level = labels.reshape(-1), height.reshape(-1)
-    n_roots = 0
-    for p in range(target.size):
-        if level[p] == 0:
-            target[p] = 0
-        elif target[p] == p:
-            n_roots += 1
-    roots = np.empty(n_roots, np.int64)
-    n_roots = 0
-    # A known number is stored as its negative: pointers are never negative.
-    for p in range(target.size):
-        if level[p] != 0 and target[p] == p:
-            roots[n_roots] = p
-            n_roots += 1
-            target[p] = -n_roots
-    for p in range(target.size):
-        if level[p] == 0:
-            continue
-        q = p
-        while target[q] >= 0:
-            q = target[q]
-        number = target[q]
-        q = p
-        while target[q] >= 0:
-            following = target[q]
-            target[q] = number
-            q = following
-    for p in range(target.size):
-        target[p] = -target[p]
-    return roots
+def _follow(height, target, top, left, labels):  # type: ignore[no-untyped-def]
+    """Label a core by the end of each path: roots 1, 2 ... and exits -1, -2 ... as they are met.
+
+    ``height`` and ``target`` cover the core and what its voxels may point to; the core begins at
+    (top, left) and has the shape of ``labels``. Roots are numbered in linear order.
+    """
+    rows, width = labels.shape
+    full = height.shape[1]
+    number = np.zeros(height.size, np.int32)  # 0 is not known yet
+    pointer = target.reshape(-1)
+    roots, exits = np.empty(labels.size, np.int64), np.empty(labels.size, np.int64)
+    n_roots, n_exits = 0, 0
+    for y in range(rows):
+        for x in range(width):
+            p = (y + top) * full + x + left
+            if height[y + top, x + left] == 0:
+                continue
+            q = pointer[p]
+            qy, qx = q // full - top, q % full - left
+            if q == p:
+                roots[n_roots] = p
+                n_roots += 1
+                number[p] = n_roots
+            elif (qy < 0 or qy >= rows or qx < 0 or qx >= width) and number[q] == 0:
+                exits[n_exits] = q
+                n_exits += 1
+                number[q] = -n_exits
+    for y in range(rows):
+        for x in range(width):
+            p = (y + top) * full + x + left
+            if height[y + top, x + left] == 0:
+                labels[y, x] = 0
+                continue
+            q = p
+            while number[q] == 0:
+                q = pointer[q]
+            end = number[q]
+            q = p
+            while number[q] == 0:
+                number[q] = end
+                q = pointer[q]
+            labels[y, x] = end
+    return roots[:n_roots].copy(), exits[:n_exits].copy()
 
 
 @njit(nogil=True, cache=True)
-def _shift(labels: NDArray[np.int32], first: np.int32) -> None:
-    """Count on from the fragments of earlier sections."""
+def _shift(labels, first_root, first_exit):  # type: ignore[no-untyped-def]
+    """Count on from earlier sections: roots from one number, exits from another."""
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
             if labels[y, x] > 0:
-                labels[y, x] += first
+                labels[y, x] += first_root
+            elif labels[y, x] < 0:
+                labels[y, x] = first_exit - labels[y, x]
 
 
-def _domain_ids(roots: list[NDArray[np.int64]], roi: Roi, domain: Roi) -> NDArray[np.uint64]:
-    """Ids of roots that are given section by section as linear indices in the section."""
+def _domain_ids(
+    places: list[NDArray[np.int64]], block: Roi, read: Roi, domain: Roi
+) -> NDArray[np.uint64]:
+    """Ids of voxels that are given section by section as linear indices in the read box."""
     _, height, width = (int(n) for n in domain.shape)
-    low_z, low_y, low_x = (int(n) for n in roi.begin)
-    ids = [np.zeros(1, np.uint64)]
-    for z, root in enumerate(roots):
-        y, x = root // int(roi.shape[2]) + low_y, root % int(roi.shape[2]) + low_x
-        ids.append((((z + low_z) * height + y) * width + x + 1).astype(np.uint64))
+    low_y, low_x = int(read.begin[1]), int(read.begin[2])
+    ids = []
+    for z, place in enumerate(places):
+        y, x = np.divmod(place, int(read.shape[2]))
+        plane = (z + int(block.begin[0])) * height
+        ids.append((((plane + y + low_y) * width) + x + low_x + 1).astype(np.uint64))
     return np.concatenate(ids)

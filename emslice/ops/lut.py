@@ -25,3 +25,12 @@ class Lut:
         place = np.searchsorted(self.fragments, labels)
         np.minimum(place, len(self.fragments) - 1, out=place)
         return np.where(self.fragments[place] == labels, self.segments[place], labels)
+
+    def then(self, later: Lut) -> Lut:
+        """The table that applies this one, then another."""
+        keys = np.union1d(self.fragments, later.fragments)
+        return Lut(keys, later.apply(self.apply(keys)))
+
+    def of(self, ids: NDArray[np.uint64]) -> Lut:
+        """The table of some ids (ascending), also of those that it leaves as they are."""
+        return Lut(ids, self.apply(ids))

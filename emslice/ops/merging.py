@@ -234,7 +234,11 @@ def _move_edge(graph, rows, key, rank, half, into, is_mean, quantile):
 
 @njit(nogil=True, cache=True)
 def merge_best_first(graph, rows, key, rank, queue, waiting, lowest, is_mean, quantile):
-    """Merges down to ``lowest``, their scores, and the clusters that wait, by name."""
+    """Merges down to ``lowest``, their scores, and each node's cluster name, -1 if merged away.
+
+    ``graph``, ``rows``, ``key`` (-1 for what is no edge any more), ``rank`` and ``waiting`` are
+    left as the loop leaves them.
+    """
     floor = np.int64(lowest) << RANK_BITS
     n_nodes = graph.head.size
     name = np.arange(n_nodes).astype(np.int32)
@@ -262,6 +266,7 @@ def merge_best_first(graph, rows, key, rank, queue, waiting, lowest, is_mean, qu
             continue
         merges[n_merges, 0], merges[n_merges, 1] = max(name[a], name[b]), min(name[a], name[b])
         scores[n_merges] = key[edge] >> RANK_BITS
+        key[edge] = -1
         n_merges += 1
         if graph.degree[a] < graph.degree[b]:
             a, b = b, a
@@ -274,8 +279,22 @@ def merge_best_first(graph, rows, key, rank, queue, waiting, lowest, is_mean, qu
             following = graph.ahead[half]
             _move_edge(graph, rows, key, rank, half, a, is_mean, quantile)
             half = following
-    opened = np.zeros(n_nodes, np.bool_)
-    for node in range(n_nodes):
-        if waiting[node] and name[node] >= 0:
-            opened[name[node]] = True
-    return merges[:n_merges].copy(), scores[:n_merges].copy(), opened
+    return merges[:n_merges].copy(), scores[:n_merges].copy(), name
+
+
+@njit(nogil=True, cache=True)
+def gather_runs(edges, rows):  # type: ignore[no-untyped-def]
+    """Histograms of some edges, one after the other: first run of each, codes, numbers."""
+    start = np.zeros(edges.size + 1, np.int64)
+    for i in range(edges.size):
+        link, n = rows.run[edges[i]], 0
+        while link >= 0:
+            link, n = rows.run_next[link], n + 1
+        start[i + 1] = start[i] + n
+    codes, numbers = np.empty(start[-1], np.uint8), np.empty(start[-1], np.int64)
+    for i in range(edges.size):
+        link, at = rows.run[edges[i]], start[i]
+        while link >= 0:
+            codes[at], numbers[at] = rows.run_code[link], rows.run_number[link]
+            link, at = rows.run_next[link], at + 1
+    return start, codes, numbers

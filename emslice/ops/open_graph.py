@@ -1,0 +1,209 @@
+"""The part of a region graph that a block cannot decide, and its way up the octree.
+
+A row is a base pair or the union of several; it carries its statistics, and the tie key of its
+worst base pair, in full: places in an order mean nothing to another block. A pair seen by two
+blocks is a base pair in both, since both of its fragments touch a face and were open from the
+start; its rows `combine`. Unions happen in agglomeration only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emslice.errors import GeometryError
+from emslice.ops.agglomerate import adjacency
+from emslice.ops.contacts import Contacts
+from emslice.ops.linkage import SCALE, Linkage, Rows, hash_pairs
+from emslice.ops.merge_tree import MergeTree
+from emslice.ops.merging import RANK_BITS, gather_runs, keys_of, merge_best_first
+
+
+@dataclass(frozen=True)
+class OpenGraph:
+    """Rows by cluster name; E rows sorted by pair, none twice."""
+
+    pairs: NDArray[np.uint64]
+    """Shape (E, 2), u < v: names, which are smallest fragments."""
+
+    tie_pairs: NDArray[np.uint64]
+    """Shape (E, 2). Base pair whose tie key the row has."""
+
+    tie_contacts: NDArray[np.int64]
+    """Shape (E,). Contacts of that base pair."""
+
+    number: NDArray[np.int64]
+    """Shape (E,). Contacts (mean) or base pairs (quantile) behind each row."""
+
+    total: NDArray[np.int64]
+    """Shape (E,). Sum of codes (mean)."""
+
+    run_start: NDArray[np.int64]
+    """Shape (E + 1,). First run of each row's histogram; all 0 without histograms."""
+
+    run_code: NDArray[np.uint8]
+    """Shape (R,). Code of each run; those of a row ascend."""
+
+    run_number: NDArray[np.int64]
+    """Shape (R,). Length of each run."""
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a node of the octree decided, and what it hands to its parent."""
+
+    merges: MergeTree
+    rest: OpenGraph
+    open_names: NDArray[np.uint64]
+    """Ascending. Fragments and clusters that wait; contagion included."""
+
+
+def base_graph(rows: Contacts, linkage: Linkage) -> OpenGraph:
+    """Rows of base pairs."""
+    n = len(rows)
+    mean = linkage.name == "mean"
+    runs = 0 if mean else n
+    return OpenGraph(
+        pairs=rows.pairs,
+        tie_pairs=rows.pairs,
+        tie_contacts=rows.contacts,
+        number=rows.contacts if mean else np.ones(n, np.int64),
+        total=rows.total if mean else np.zeros(n, np.int64),
+        run_start=np.zeros(n + 1, np.int64) if mean else np.arange(n + 1),
+        run_code=rows.highest[:runs],
+        run_number=np.ones(runs, np.int64),
+    )
+
+
+def join_graphs(graphs: Sequence[OpenGraph], linkage: Linkage) -> OpenGraph:
+    """One graph from those of several blocks: equal pairs, which are base pairs, combine."""
+    pairs = np.concatenate([g.pairs for g in graphs])
+    if not len(pairs):
+        return graphs[0]
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    changes = (pairs[order][1:] != pairs[order][:-1]).any(axis=1)
+    first = np.flatnonzero(np.r_[True, changes])
+
+    def column(name: str) -> NDArray[np.int64]:
+        joined: NDArray[np.int64] = np.concatenate([getattr(g, name) for g in graphs])[order]
+        return joined
+
+    number = np.add if linkage.name == "mean" else np.maximum  # one base pair stays one
+    start, code, length = _joined_runs(graphs, order, first)
+    return OpenGraph(
+        pairs=pairs[order[first]],
+        tie_pairs=column("tie_pairs")[first].astype(np.uint64),
+        tie_contacts=np.add.reduceat(column("tie_contacts"), first),
+        number=number.reduceat(column("number"), first),
+        total=np.add.reduceat(column("total"), first),
+        run_start=start,
+        run_code=code,
+        run_number=length,
+    )
+
+
+def _joined_runs(
+    graphs: Sequence[OpenGraph], order: NDArray[np.int64], first: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+    """Histograms of the joined rows; of a base pair seen twice, the larger maximum."""
+    code = np.concatenate([g.run_code for g in graphs])
+    if not len(code):
+        return np.zeros(len(first) + 1, np.int64), code, np.zeros(0, np.int64)
+    sizes = np.concatenate([np.diff(g.run_start) for g in graphs])
+    begin = np.cumsum(sizes) - sizes
+    largest = np.maximum.reduceat(code[begin[order]], first)
+    seen = np.diff(first, append=len(order))
+    kept = order[first]
+    size = sizes[kept]
+    start = np.r_[0, np.cumsum(size)]
+    source = np.arange(start[-1]) + np.repeat(begin[kept] - start[:-1], size)
+    codes = code[source]
+    twice = seen > 1
+    codes[start[:-1][twice]] = largest[twice]
+    return start, codes, np.concatenate([g.run_number for g in graphs])[source]
+
+
+def decide(
+    graph: OpenGraph, touching: NDArray[np.uint64], lowest: int, linkage: Linkage
+) -> Decided:
+    """Merge best first as far as the node can know.
+
+    Parameters
+    ----------
+    touching : uint64
+        Fragments on a face behind which the node has not seen.
+    lowest : int
+        Lowest score at which a merge is made, a fraction of 2^24.
+    """
+    nodes, edges = np.unique(graph.pairs, return_inverse=True)
+    edges = edges.reshape(graph.pairs.shape).astype(np.int32)
+    if len(graph) >= 2**30 or len(nodes) >= 2**31 - 1:
+        raise GeometryError(f"{len(graph)} edges in one node of the octree; at most 2^30 fit.")
+    floor = min(lowest, SCALE - 1)
+    by_rank = np.lexsort((*_tie_columns(graph),))
+    rank = np.empty(len(graph), np.int64)
+    rank[by_rank] = np.arange(len(graph))
+    waiting = np.isin(nodes, touching)
+    rows, mean = _rows(graph), linkage.name == "mean"
+    key = keys_of(mean, linkage.quantile, rank, rows)
+    queue = np.flatnonzero(key >= np.int64(floor) << RANK_BITS)
+    queue = queue[np.argsort(-key[queue])].astype(np.int32)
+    links = adjacency(edges, len(nodes))
+    merges, scores, name = merge_best_first(
+        links, rows, key, rank, queue, waiting, floor, mean, linkage.quantile
+    )
+    left = np.flatnonzero((key >= 0) & waiting[links.ends].all(axis=1))
+    names = nodes[name[links.ends[left]]]
+    rest = _rest(graph, rows, left, names, by_rank[rank[left]])
+    waits = np.union1d(touching, nodes[name[waiting & (name >= 0)]])
+    order = np.argsort(merges[:, 0])
+    child, parent = nodes[merges[order, 0]], nodes[merges[order, 1]]
+    return Decided(MergeTree(child, parent, scores[order], lowest), rest, waits)
+
+
+def _tie_columns(graph: OpenGraph) -> tuple[NDArray[np.uint64], ...]:
+    """Sort keys of ties, the most important last: contacts falling, hash, ids."""
+    u, v = graph.tie_pairs[:, 0], graph.tie_pairs[:, 1]
+    return v, u, hash_pairs(u, v), (-graph.tie_contacts).view(np.int64)
+
+
+def _rows(graph: OpenGraph) -> Rows:
+    """Statistics as agglomeration works on them: own copies, histograms as linked lists."""
+    following = np.arange(1, len(graph.run_code) + 1, dtype=np.int32)
+    sizes = np.diff(graph.run_start)
+    following[graph.run_start[1:][sizes > 0] - 1] = -1
+    run = np.where(sizes > 0, graph.run_start[:-1], -1).astype(np.int32)
+    return Rows(
+        graph.number.copy(), graph.total.copy(), run, graph.run_code.copy(),
+        graph.run_number.copy(), following,
+    )  # fmt: skip
+
+
+def _rest(
+    graph: OpenGraph,
+    rows: Rows,
+    left: NDArray[np.int64],
+    names: NDArray[np.uint64],
+    tie: NDArray[np.int64],
+) -> OpenGraph:
+    """Rows that go up, sorted by pair; ``tie`` is the row of the input whose tie key each has."""
+    names = np.sort(names.reshape(-1, 2), axis=1)
+    order = np.lexsort((names[:, 1], names[:, 0]))
+    left, tie = left[order], tie[order]
+    start, code, number = gather_runs(left, rows)
+    return OpenGraph(
+        pairs=names[order],
+        tie_pairs=graph.tie_pairs[tie],
+        tie_contacts=graph.tie_contacts[tie],
+        number=rows.number[left],
+        total=rows.total[left],
+        run_start=start,
+        run_code=code,
+        run_number=number,
+    )

@@ -1,0 +1,91 @@
+"""The steps of a segmentation on one block, or on one node of the octree: values in, values out.
+
+In the order of a run: `fragment_block` on every block; `stitch.leaf` and `stitch.join` up the
+octree and `stitch.resolve_down` back; `leaf_graph`, `join_graph` and ``open_graph.decide`` up, and
+`lut_below` back; a LUT relabels each block. Whoever stores the values and runs the steps, in which
+order and how often, does not matter to the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emslice.geometry.boxes import Roi, within
+from emslice.ops.contacts import Contacts, contacts_of, resolve
+from emslice.ops.faces import Faces, contacts_between, cut_faces, join_faces, touching
+from emslice.ops.fragments import Fragments, make_fragments
+from emslice.ops.linkage import Linkage
+from emslice.ops.lut import Lut
+from emslice.ops.open_graph import Decided, OpenGraph, base_graph, decide, join_graphs
+from emslice.ops.region_graph import extract_edges
+
+
+@dataclass(frozen=True)
+class BlockFragments:
+    """What a block gives: labels, some of them exits, and all that others need to know."""
+
+    fragments: Fragments
+    rows: Contacts
+    faces: Faces
+
+    @property
+    def labels(self) -> NDArray[np.uint64]:
+        """Shape (Z, Y, X). Ids of roots, and of exits where a path leaves the block."""
+        return self.fragments.ids[self.fragments.labels]
+
+
+@dataclass(frozen=True)
+class NodeGraph:
+    """Open graph and faces of a node, resolved to whole fragments."""
+
+    decided: Decided
+    faces: Faces
+
+
+def fragment_block(
+    affinity: NDArray[np.uint8], read: Roi, block: Roi, domain: Roi, radius: int, workers: int = 1
+) -> BlockFragments:
+    """Fragments of a block and the contacts inside it.
+
+    Parameters
+    ----------
+    affinity : uint8, shape (3, Z, Y, X)
+        Codes of the read box: the block and ``radius`` voxels along y and x, as far as the
+        volume goes.
+    """
+    fragments = make_fragments(affinity, read, domain, radius, workers, block)
+    codes = np.ascontiguousarray(affinity[(slice(None), *within(block, read))])
+    graph = extract_edges(codes, fragments.labels, workers)
+    labels = fragments.ids[fragments.labels]
+    return BlockFragments(
+        fragments, contacts_of(graph, fragments.ids), cut_faces(labels, codes, block)
+    )
+
+
+def leaf_graph(
+    part: BlockFragments, exits: Lut, roi: Roi, lowest: int, linkage: Linkage
+) -> NodeGraph:
+    """What a block decides, once its exits are resolved."""
+    faces = part.faces.relabelled(exits)
+    graph = base_graph(resolve(part.rows, exits), linkage)
+    return NodeGraph(decide(graph, touching(faces, roi), lowest, linkage), faces)
+
+
+def join_graph(
+    children: Sequence[NodeGraph], box: Roi, roi: Roi, lowest: int, linkage: Linkage
+) -> NodeGraph:
+    """What a node decides, from its children and the contacts across their common faces."""
+    across = base_graph(contacts_between([child.faces for child in children]), linkage)
+    parts: list[OpenGraph] = [child.decided.rest for child in children]
+    graph = join_graphs([*parts, across], linkage)
+    faces = join_faces([child.faces for child in children], box)
+    return NodeGraph(decide(graph, touching(faces, roi), lowest, linkage), faces)
+
+
+def lut_below(decided: Decided, above: Lut, threshold: float) -> Lut:
+    """Names in a node -> segments, once those of its open names are known from above."""
+    return decided.merges.cut(threshold).then(above)

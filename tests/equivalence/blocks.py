@@ -1,0 +1,93 @@
+"""A whole run in blocks, in one process, from the steps of ``stages/blockwise.py``."""
+
+import numpy as np
+
+from emslice.geometry.boxes import Coordinate, Roi, within
+from emslice.geometry.grid import BlockGrid
+from emslice.geometry.octree import Node, Octree
+from emslice.ops import stitch
+from emslice.ops.linkage import integer_threshold
+from emslice.ops.lut import Lut
+from emslice.stages.blockwise import fragment_block, join_graph, leaf_graph, lut_below
+
+EMPTY = Lut(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+
+
+def segment_in_blocks(affinity, roi, domain, block_shape, linkage, threshold, lowest, radius):
+    """Segmentation of a box, and all merges (child -> parent, score)."""
+    grid = BlockGrid(roi, Coordinate(block_shape))
+    tree = Octree(grid)
+    levels = range(1, tree.root.level + 1)
+    parts = {index: make_part(affinity, grid, index, roi, domain, radius) for index in grid}
+
+    stitched = {
+        Node(0, index): stitch.leaf(part.fragments.exits, part.faces)
+        for index, part in parts.items()
+    }
+    for level in levels:
+        for node in tree.nodes(level):
+            children = [stitched[child] for child in tree.children(node)]
+            stitched[node] = stitch.join(children, tree.box(node), domain)
+    exits = walk_down(tree, {tree.root: EMPTY}, lambda node, above, child: (
+        stitch.resolve_down(stitched[node].links, above).of(stitched[child].exits)
+    ))  # fmt: skip
+
+    least = integer_threshold(lowest)
+    graphs = {
+        Node(0, index): leaf_graph(part, exits[Node(0, index)], roi, least, linkage)
+        for index, part in parts.items()
+    }
+    for level in levels:
+        for node in tree.nodes(level):
+            children = [graphs[child] for child in tree.children(node)]
+            graphs[node] = join_graph(children, tree.box(node), roi, least, linkage)
+    luts = walk_down(tree, {tree.root: EMPTY}, lambda node, above, child: (
+        lut_below(graphs[node].decided, above, threshold).of(graphs[child].decided.open_names)
+    ))  # fmt: skip
+
+    segmentation = np.zeros(tuple(int(n) for n in roi.shape), np.uint64)
+    for index, part in parts.items():
+        node = Node(0, index)
+        lut = exits[node].then(lut_below(graphs[node].decided, luts[node], threshold))
+        segmentation[within(grid.block(index), roi)] = lut.apply(part.labels)
+    merges = {}
+    for graph in graphs.values():
+        tree_of_node = graph.decided.merges
+        rows = zip(tree_of_node.child, tree_of_node.parent, tree_of_node.score, strict=True)
+        for child, parent, score in rows:
+            assert int(child) not in merges  # every child gives up its name once
+            merges[int(child)] = (int(parent), int(score))
+    return segmentation, merges
+
+
+def make_part(affinity, grid, index, roi, domain, radius):
+    block = grid.block(index)
+    read = grid.read(index, (0, radius, radius))
+    codes = np.ascontiguousarray(affinity[(slice(None), *within(read, roi))])
+    return fragment_block(codes, read, block, domain, radius)
+
+
+def walk_down(tree, tables, step):
+    """Tables of all nodes from the root's: ``step(node, its table, child)`` is the child's."""
+    for level in range(tree.root.level, 0, -1):
+        for node in tree.nodes(level):
+            for child in tree.children(node):
+                tables[child] = step(node, tables[node], child)
+    return tables
+
+
+def whole(affinity, roi, domain, linkage, threshold, lowest, radius):
+    """The same by the kernels for a volume in memory."""
+    from emslice.stages.agglomerate import grow, oversegment
+
+    parts = oversegment(affinity, roi, domain, radius)
+    tree = grow(parts, linkage, lowest)
+    segments = tree.cut(threshold).apply(parts.fragments.ids)[parts.fragments.labels]
+    rows = zip(tree.child, tree.parent, tree.score, strict=True)
+    return segments, {int(c): (int(p), int(s)) for c, p, s in rows}
+
+
+def roi_in(shape, offset, margin):
+    """(box, domain) with a margin of the domain beyond the box."""
+    box = Roi(offset, shape)
+    return box, Roi((0, 0, 0), tuple(int(e) + m for e, m in zip(box.end, margin, strict=True)))

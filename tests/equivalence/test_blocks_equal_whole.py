@@ -1,0 +1,64 @@
+"""The promise: the result in blocks is the result of the whole volume, byte for byte."""
+
+import numpy as np
+import pytest
+from equivalence.blocks import roi_in, segment_in_blocks, whole
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emslice.ops.linkage import Linkage
+
+small = st.integers(0, 3)
+cases = st.fixed_dictionaries(
+    {
+        "shape": st.tuples(st.integers(1, 5), st.integers(1, 14), st.integers(1, 17)),
+        "block": st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)),
+        "offset": st.tuples(small, small, small),
+        "margin": st.tuples(small, small, small),
+        "levels": st.sampled_from([2, 3, 4, 6, 256]),
+        "masked": st.sampled_from([0.0, 0.1, 0.5]),
+        "linkage": st.sampled_from(
+            [
+                Linkage("mean"),
+                Linkage("quantile_max"),
+                Linkage("quantile_max", 0),
+                Linkage("quantile_max", 80),
+            ]
+        ),
+        "lowest": st.sampled_from([0.0, 0.1, 0.3, 0.5]),
+        "radius": st.integers(1, 4),
+        "seed": st.integers(0, 2**32 - 1),
+    }
+)
+
+
+def random_affinity(case):
+    """Codes with heavy ties, smooth enough for fragments of several voxels, partly masked."""
+    rng = np.random.default_rng(case["seed"])
+    levels = np.linspace(0, 255, case["levels"]).astype(np.uint8)
+    codes = levels[rng.integers(0, len(levels), (3, *case["shape"]))]
+    codes[:, rng.random(case["shape"]) < case["masked"]] = 0
+    return codes
+
+
+def check(case):
+    affinity = random_affinity(case)
+    roi, domain = roi_in(case["shape"], case["offset"], case["margin"])
+    method = (case["linkage"], max(0.5, case["lowest"]), case["lowest"], case["radius"])
+    blocks, merges = segment_in_blocks(affinity, roi, domain, case["block"], *method)
+    segments, all_merges = whole(affinity, roi, domain, *method)
+    assert merges == all_merges
+    np.testing.assert_array_equal(blocks, segments)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(cases)
+def test_any_blocks_give_the_segmentation_and_the_merges_of_the_whole(case):
+    check(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None)
+@given(cases)
+def test_many_more_blocks_do_too(case):
+    check(case)
