@@ -37,15 +37,17 @@ class Octree:
 
     def nodes(self, level: int) -> Iterator[Node]:
         """Every node of a level, in order."""
-        yield from (Node(level, index) for index in product(*map(range, self.shape(level))))
+        z, y, x = self.shape(level)
+        places = product(range(z), range(y), range(x))
+        yield from (Node(level, index) for index in places)
 
     def children(self, node: Node) -> list[Node]:
         """Nodes of the level below that a node joins, in order."""
         if node.level == 0:
             return []
         shape = self.shape(node.level - 1)
-        spans = [range(2 * i, min(2 * i + 2, n)) for i, n in zip(node.index, shape, strict=True)]
-        return [Node(node.level - 1, index) for index in product(*spans)]
+        z, y, x = (range(2 * i, min(2 * i + 2, n)) for i, n in zip(node.index, shape, strict=True))
+        return [Node(node.level - 1, index) for index in product(z, y, x)]
 
     def parent(self, node: Node) -> Node | None:
         """The node that joins this one; none above the root."""

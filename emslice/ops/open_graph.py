@@ -141,8 +141,8 @@ def decide(
     lowest : int
         Lowest score at which a merge is made, a fraction of 2^24.
     """
-    nodes, edges = np.unique(graph.pairs, return_inverse=True)
-    edges = edges.reshape(graph.pairs.shape).astype(np.int32)
+    nodes = np.unique(graph.pairs)
+    edges = np.searchsorted(nodes, graph.pairs).astype(np.int32)
     if len(graph) >= 2**30 or len(nodes) >= 2**31 - 1:
         raise GeometryError(f"{len(graph)} edges in one node of the octree; at most 2^30 fit.")
     floor = min(lowest, SCALE - 1)

@@ -67,8 +67,7 @@ def _places(ids: NDArray[np.uint64], domain: Roi) -> NDArray[np.int64]:
 def _inside(places: NDArray[np.int64], box: Roi) -> NDArray[np.bool_]:
     low = np.array([int(n) for n in box.begin])[:, None]
     high = np.array([int(n) for n in box.end])[:, None]
-    found: NDArray[np.bool_] = ((places >= low) & (places < high)).all(axis=0)
-    return found
+    return np.logical_and.reduce((places >= low) & (places < high))
 
 
 def _labels_at(

@@ -20,6 +20,7 @@ from emslice.ops.faces import Faces, contacts_between, cut_faces, join_faces, to
 from emslice.ops.fragments import Fragments, make_fragments
 from emslice.ops.linkage import Linkage
 from emslice.ops.lut import Lut
+from emslice.ops.merge_tree import MergeTree
 from emslice.ops.open_graph import Decided, OpenGraph, base_graph, decide, join_graphs
 from emslice.ops.region_graph import extract_edges
 
@@ -67,11 +68,11 @@ def fragment_block(
 
 
 def leaf_graph(
-    part: BlockFragments, exits: Lut, roi: Roi, lowest: int, linkage: Linkage
+    rows: Contacts, faces: Faces, exits: Lut, roi: Roi, lowest: int, linkage: Linkage
 ) -> NodeGraph:
     """What a block decides, once its exits are resolved."""
-    faces = part.faces.relabelled(exits)
-    graph = base_graph(resolve(part.rows, exits), linkage)
+    faces = faces.relabelled(exits)
+    graph = base_graph(resolve(rows, exits), linkage)
     return NodeGraph(decide(graph, touching(faces, roi), lowest, linkage), faces)
 
 
@@ -86,6 +87,6 @@ def join_graph(
     return NodeGraph(decide(graph, touching(faces, roi), lowest, linkage), faces)
 
 
-def lut_below(decided: Decided, above: Lut, threshold: float) -> Lut:
+def lut_below(merges: MergeTree, above: Lut, threshold: float) -> Lut:
     """Names in a node -> segments, once those of its open names are known from above."""
-    return decided.merges.cut(threshold).then(above)
+    return merges.cut(threshold).then(above)

@@ -34,7 +34,9 @@ def segment_in_blocks(affinity, roi, domain, block_shape, linkage, threshold, lo
 
     least = integer_threshold(lowest)
     graphs = {
-        Node(0, index): leaf_graph(part, exits[Node(0, index)], roi, least, linkage)
+        Node(0, index): leaf_graph(
+            part.rows, part.faces, exits[Node(0, index)], roi, least, linkage
+        )
         for index, part in parts.items()
     }
     for level in levels:
@@ -42,13 +44,14 @@ def segment_in_blocks(affinity, roi, domain, block_shape, linkage, threshold, lo
             children = [graphs[child] for child in tree.children(node)]
             graphs[node] = join_graph(children, tree.box(node), roi, least, linkage)
     luts = walk_down(tree, {tree.root: EMPTY}, lambda node, above, child: (
-        lut_below(graphs[node].decided, above, threshold).of(graphs[child].decided.open_names)
+        lut_below(graphs[node].decided.merges, above, threshold)
+        .of(graphs[child].decided.open_names)
     ))  # fmt: skip
 
     segmentation = np.zeros(tuple(int(n) for n in roi.shape), np.uint64)
     for index, part in parts.items():
         node = Node(0, index)
-        lut = exits[node].then(lut_below(graphs[node].decided, luts[node], threshold))
+        lut = exits[node].then(lut_below(graphs[node].decided.merges, luts[node], threshold))
         segmentation[within(grid.block(index), roi)] = lut.apply(part.labels)
     merges = {}
     for graph in graphs.values():

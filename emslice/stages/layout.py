@@ -1,0 +1,119 @@
+"""Where the stages of a run in blocks keep what they make, and how tables become values again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emslice.geometry.boxes import Coordinate, Roi
+from emslice.geometry.grid import BlockGrid, Index
+from emslice.geometry.octree import Node, Octree
+from emslice.ledger.arrays import load_arrays, save_arrays
+from emslice.ops.contacts import Contacts
+from emslice.ops.faces import AXES, Faces
+from emslice.ops.lut import Lut
+from emslice.ops.open_graph import OpenGraph
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The box of a run, its blocks and its octree; plain values, so that it pickles."""
+
+    roi: tuple[tuple[int, int, int], tuple[int, int, int]]
+    """Begin and shape."""
+
+    domain_shape: tuple[int, int, int]
+    block_shape: tuple[int, int, int]
+    resolution_nm: tuple[float, float, float] | None
+
+    @property
+    def box(self) -> Roi:
+        """The ROI of the run."""
+        return Roi(*self.roi)
+
+    @property
+    def domain(self) -> Roi:
+        """Full extent of the raw volume."""
+        return Roi((0, 0, 0), self.domain_shape)
+
+    @property
+    def grid(self) -> BlockGrid:
+        """Blocks of every stage but predict and relabel."""
+        return BlockGrid(self.box, Coordinate(self.block_shape))
+
+    @property
+    def octree(self) -> Octree:
+        """The tree over the blocks."""
+        return Octree(self.grid)
+
+
+def key_of(index: Iterable[int]) -> str:
+    """Name of a block or tile.
+
+    >>> key_of((0, 3, 1)), index_of("0_3_1")
+    ('0_3_1', (0, 3, 1))
+    """
+    return "_".join(str(i) for i in index)
+
+
+def index_of(key: str) -> Index:
+    """Place of a block from its name."""
+    z, y, x = (int(part) for part in key.split("_"))
+    return z, y, x
+
+
+def node_key(node: Node) -> str:
+    """Name of a node of the octree.
+
+    >>> node_key(Node(2, (0, 0, 1))), node_of("2/0_0_1") == Node(2, (0, 0, 1))
+    ('2/0_0_1', True)
+    """
+    return f"{node.level}/{key_of(node.index)}"
+
+
+def node_of(key: str) -> Node:
+    """Node from its name."""
+    level, index = key.split("/")
+    return Node(int(level), index_of(index))
+
+
+def save_faces(path: Path, faces: Faces) -> None:
+    """Write the six planes of a box."""
+    planes = {
+        f"{name}{axis}": getattr(faces, name)[axis]
+        for name in ("lower", "codes", "upper")
+        for axis in AXES
+    }
+    save_arrays(path, **planes)
+
+
+def load_faces(path: Path, box: Roi) -> Faces:
+    """Planes that `save_faces` wrote."""
+    planes = load_arrays(path)
+    lower, codes, upper = (
+        tuple(planes[f"{name}{axis}"] for axis in AXES) for name in ("lower", "codes", "upper")
+    )
+    return Faces(box, lower, codes, upper)
+
+
+def save_value(path: Path, value: Contacts | OpenGraph | Lut, **more: NDArray[Any]) -> None:
+    """Write the columns of a table, and more arrays beside them."""
+    save_arrays(path, **{f.name: getattr(value, f.name) for f in fields(value)}, **more)
+
+
+T = TypeVar("T", Contacts, OpenGraph, Lut)
+
+
+def take(kind: type[T], arrays: dict[str, NDArray[Any]]) -> T:
+    """Table of a kind from the arrays of a file."""
+    return kind(**{f.name: arrays[f.name] for f in fields(kind)})
+
+
+def empty_lut() -> Lut:
+    """The table that changes nothing."""
+    return Lut(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
