@@ -18,6 +18,6 @@ def command(volume: str, roi: str | None) -> None:
     from emslice.volumes.digest import digest
 
     opened = open_volume(volume)
-    box = parse_roi(roi, opened.domain) if roi else opened.roi
+    box = parse_roi(roi, opened.domain) if roi is not None else opened.roi
     click.echo(f"{opened.dtype} {show(box)}", err=True)
     click.echo(digest(opened, box))

@@ -12,6 +12,9 @@ from emslice.errors import EmsliceError
 COMMANDS = {  # name -> (module, one line of help); the module is imported only when called
     "import": ("emslice.cli.importing", "Turn HDF5, TIFF, PNG or NumPy data into a zarr volume."),
     "segment": ("emslice.cli.segment", "Segment a volume on this machine."),
+    "resume": ("emslice.cli.resume", "Go on with a run, or run it again with other parameters."),
+    "retry": ("emslice.cli.retry", "Give failed tasks another chance, and go on."),
+    "status": ("emslice.cli.status", "Show how far a run has come."),
     "evaluate": ("emslice.cli.evaluate", "Score a segmentation against the truth."),
     "digest": ("emslice.cli.digest", "Print the digest of a volume, whatever its format."),
     "demo": ("emslice.cli.demo", "Segment a synthetic volume and draw the result."),

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import (
@@ -73,8 +73,9 @@ class JsonLines:
         def line(n: int) -> None:
             seconds = round(time.perf_counter() - start, 3)
             content = {"stage": name, "done": n, "total": voxels, "seconds": seconds}
-            sys.stdout.write(json.dumps(content) + "\n")
-            sys.stdout.flush()
+            with suppress(BrokenPipeError):  # who stops reading does not stop the run
+                sys.stdout.write(json.dumps(content) + "\n")
+                sys.stdout.flush()
 
         def advance(n: int) -> None:
             nonlocal done, last

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -20,11 +19,11 @@ Examples:
 @click.option("--from-affinities", metavar="AFF", help="Start from stored affinities, not RAW.")
 @click.option("--checkpoint", metavar="CKPT", help="Weights of the student.")
 @click.option("--threshold", type=float, help="Merge while score >= this affinity.  [0.5]")
-@click.option("--linkage", help="quantile_max or mean.  [quantile_max]")
+@click.option("--linkage", metavar="NAME", help="quantile_max or mean.  [quantile_max]")
 @click.option("--roi", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Box in voxels of the whole volume.")
-@click.option("--affinities", help="keep or drop.  [drop]")
+@click.option("--affinities", metavar="keep|drop", help="What becomes of them.  [drop]")
 @click.option("--block", metavar="Z,Y,X", help="Unit of work; never changes the result.")
-@click.option("--workers", type=int, help="Threads.  [one for each core]")
+@click.option("--workers", type=int, help="Processes.  [one for each core]")
 @click.option("--config", "config_file", metavar="FILE", help="YAML file of parameters.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY.SUB=VALUE", help="Any parameter.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines for scripts.")
@@ -45,9 +44,9 @@ def command(
     from emslice.config.load import load_config
     from emslice.geometry.boxes import parse_triple
 
-    wanted = 1 if from_affinities else 2
+    wanted = 2 if from_affinities is None else 1
     if len(paths) != wanted:
-        names = "RUN" if from_affinities else "RAW RUN"
+        names = "RAW RUN" if from_affinities is None else "RUN"
         raise click.UsageError(f"expected {names}, got {' '.join(paths) or 'nothing'}.")
     dotted = {
         "agglomeration.threshold": options.pop("threshold"),
@@ -60,23 +59,11 @@ def command(
 
 
 def _run(paths: tuple[str, ...], from_affinities: str | None, config: Any, as_json: bool) -> None:
-    from emslice.cli.progress import Bars, JsonLines, print_error
+    from emslice.cli.carry import carry_out
     from emslice.service.plan import plan_from_affinities, plan_from_raw
-    from emslice.service.segment import segment
 
-    if from_affinities:
+    if from_affinities is not None:
         plan = plan_from_affinities(from_affinities, paths[0], config)
     else:
         plan = plan_from_raw(paths[0], paths[1], config)
-    for warning in plan.warnings:
-        print_error(f"Warning: {warning}")
-    record = segment(plan, JsonLines() if as_json else Bars())
-    summary = record.as_dict()
-    if as_json:
-        click.echo(json.dumps({"run": str(plan.folder), **summary}))
-        return
-    counts = summary["counts"]
-    click.echo(f"{counts['fragments']:,} fragments -> {counts['segments']:,} segments")
-    click.echo(f"segmentation  {plan.folder / 'segmentation.zarr'}")
-    click.echo(f"picture       {plan.folder / 'preview.png'}")
-    click.echo(f"digest        {summary['digests']['segmentation']}")
+    carry_out(plan, as_json)

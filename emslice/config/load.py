@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ def load_config(
     file: str | Path | None = None,
     assignments: Iterable[str] = (),
     options: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> SegmentConfig:
     """Checked configuration; later sources win.
 
@@ -29,13 +31,16 @@ def load_config(
         Values are YAML.
     options : mapping, optional
         Dotted keys; None means not given.
+    base : mapping, optional
+        What everything else is laid over: the configuration of an earlier run.
 
     Raises
     ------
     ConfigError
         Unreadable file, unknown key (with the nearest known one), value of the wrong kind.
     """
-    tree = _read(file) if file else {}
+    tree = copy.deepcopy(dict(base or {}))
+    tree.update(_read(file) if file else {})
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():

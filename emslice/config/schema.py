@@ -9,8 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Positive = Annotated[int, Field(ge=1)]
 
 
+DEFAULT_LOWEST = 0.3
+"""Contagion grows below (design.md 8); between here and the threshold every cut is free."""
+
+
 class Strict(BaseModel):
-    """Unknown keys and silent conversions are refused."""
+    """Unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,7 +73,7 @@ class AgglomerationConfig(Strict):
     def lowest(self) -> float:
         """Lowest threshold, resolved."""
         if self.lowest_threshold is None:
-            return min(0.3, self.threshold)
+            return min(DEFAULT_LOWEST, self.threshold)
         return self.lowest_threshold
 
 

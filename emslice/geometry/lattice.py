@@ -106,6 +106,12 @@ class TileLattice:
         """The two in-plane axes, y and x."""
         return Axis(self.shape[0], self.core), Axis(self.shape[1], self.core)
 
+    @property
+    def largest_read(self) -> tuple[int, int]:
+        """Longest read box of a tile along each axis, voxels y, x."""
+        y, x = (max(s.read[1] - s.read[0] for s in axis.spans()) for axis in self.axes)
+        return y, x
+
     def tiles(self) -> Iterator[Tile]:
         """Every tile, row by row."""
         y, x = self.axes

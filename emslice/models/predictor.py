@@ -39,7 +39,9 @@ class Predictor:
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def affinities(self, sections: NDArray[np.uint8], tile: Tile) -> NDArray[np.uint8]:
+    def affinities(
+        self, sections: NDArray[np.uint8], tile: Tile, blank: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.uint8]:
         """Codes of a tile's core, for every section but the first.
 
         Parameters
@@ -47,6 +49,8 @@ class Predictor:
         sections : uint8, shape (Z + 1, Y, X)
             The tile's read box of the padded sections; section 0 is only a partner. At the first
             section of the volume it is the section itself once more.
+        blank : bool, shape (Z + 1,), optional
+            Sections that need not be predicted here, as all of it is blank; they get no affinity.
 
         Returns
         -------
@@ -63,7 +67,7 @@ class Predictor:
         codes = np.zeros(shape, np.uint8)
         before = None
         for z in range(1, len(sections)):
-            if not sections[z].any():  # blank: left without affinities, which masks it
+            if blank is not None and blank[z]:
                 before = None
                 continue
             before = before or self._stem(sections[z - 1])

@@ -50,8 +50,12 @@ def quantise(affinity: Tensor) -> Tensor:
     return (affinity * 256).clamp(0, 255).to(torch.uint8)
 
 
-def quantise_array(affinity: NDArray[np.generic], what: str = "affinities") -> NDArray[np.uint8]:
+def quantise_array(
+    affinity: NDArray[np.generic], what: str = "affinities", first: int = 0
+) -> NDArray[np.uint8]:
     """The same for an array of floats in [0, 1]; an array of uint8 is returned as it is.
+
+    ``first`` is the number of the first section in messages.
 
     Raises
     ------
@@ -72,13 +76,13 @@ def quantise_array(affinity: NDArray[np.generic], what: str = "affinities") -> N
         if np.isnan(values).any():
             raise ConfigError(
                 f"{what}: {int(np.isnan(values).sum())} NaN in channel {index[0]}, section "
-                f"{index[1]}. Replace them by 0, which masks a voxel if all its channels are 0."
+                f"{first + index[1]}. Replace them by 0; a voxel with 0 in all channels is masked."
             )
         low, high = float(values.min(initial=1)), float(values.max(initial=0))
         if low < 0 or high > 1:
             raise ConfigError(
                 f"{what}: values from {low:g} to {high:g} in channel {index[0]}, section "
-                f"{index[1]}; floats must lie in [0, 1], codes of 0 to 255 must be uint8."
+                f"{first + index[1]}; floats must lie in [0, 1], codes of 0 to 255 must be uint8."
             )
         codes[index] = np.minimum(np.floor(values * 256), 255)
     return codes

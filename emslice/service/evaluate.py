@@ -25,7 +25,7 @@ def evaluate_volumes(segmentation_url: str, truth_url: str, roi: str | None = No
         Volumes of other kinds, or a box that one of them does not cover.
     """
     segmentation, truth = _open(segmentation_url, "SEG"), _open(truth_url, "TRUTH")
-    box = parse_roi(roi, segmentation.domain) if roi else segmentation.roi
+    box = parse_roi(roi, segmentation.domain) if roi is not None else segmentation.roi
     for volume, name in ((segmentation, "SEG"), (truth, "TRUTH")):
         if not volume.roi.contains(box):
             raise ConfigError(

@@ -50,7 +50,7 @@ def check_writable(folder: Path, needed: int) -> None:
 
     The nearest existing parent is probed with a file that is removed at once.
     """
-    parent = folder.absolute().parent
+    parent = folder.absolute()
     while not parent.exists():
         parent = parent.parent
     probe = parent / f".emslice-probe-{os.getpid()}"

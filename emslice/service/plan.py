@@ -10,24 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from emslice.config.schema import SegmentConfig
+from emslice.config.schema import RawConfig, SegmentConfig
 from emslice.errors import ConfigError, RunExistsError, VolumeError
 from emslice.geometry.boxes import Roi, n_voxels, parse_roi
-from emslice.geometry.lattice import TileLattice
 from emslice.ledger.fingerprint import fingerprint, volume_identity
 from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.profile import ComputeProfile, resolve_profile
 from emslice.ops.intensity import check_window
-from emslice.service.machine import check_memory, check_writable, n_cores
+from emslice.service.machine import check_writable, n_cores
 from emslice.stages import agglomerate, predict
 from emslice.volumes import Volume, open_volume
+from emslice.volumes.places import local_path
 
-BYTES_PER_VOXEL = 40
-"""Upper bound of memory for a box, all steps (measured: docs/results/main_job.md)."""
-
-BYTES_PER_TILE_PIXEL = 1100
-"""Upper bound of memory of a network call, per worker (measured, same page)."""
+DEFAULT_BLOCK = (32, 512, 512)
+"""Voxels. Any other gives the same result."""
 
 RELABEL_VERSION = 1
 
@@ -51,6 +49,7 @@ class Plan:
     fingerprints: dict[str, str]
     """Of each stage, in order."""
 
+    block_shape: tuple[int, int, int]
     workers: int
     warnings: tuple[str, ...]
 
@@ -71,8 +70,10 @@ class Plan:
         return self.folder / "stages" / stage / self.fingerprints[stage]
 
 
-def plan_from_raw(raw_url: str, folder: str | Path, config: SegmentConfig) -> Plan:
-    """Plan of a segmentation of raw.
+def plan_from_raw(
+    raw_url: str, folder: str | Path, config: SegmentConfig, resume: bool = False
+) -> Plan:
+    """Plan of a segmentation of raw; only to resume may the run folder exist.
 
     Raises
     ------
@@ -93,19 +94,17 @@ def plan_from_raw(raw_url: str, folder: str | Path, config: SegmentConfig) -> Pl
         )
     if config.checkpoint is None:
         raise ConfigError("checkpoint: no weights given. Add --checkpoint FILE.")
-    checkpoint = load_checkpoint(config.checkpoint)
-    lattice = TileLattice((raw.domain.shape[1], raw.domain.shape[2]), config.predict.tile)
+    checkpoint = load_checkpoint(local_path(config.checkpoint))
     profile = resolve_profile(config.predict.device, config.predict.tile, config.predict.threads)
     roi = _roi(config, raw, "RAW")
-    tile = max((t.y.read[1] - t.y.read[0]) * (t.x.read[1] - t.x.read[0]) for t in lattice.tiles())
     identity = [volume_identity(raw.url), checkpoint.sha256]
-    return _finish(
-        folder, config, roi, raw, None, checkpoint, profile, identity, tile * BYTES_PER_TILE_PIXEL
-    )
+    return _finish(folder, config, roi, raw, None, checkpoint, profile, identity, resume)
 
 
-def plan_from_affinities(url: str, folder: str | Path, config: SegmentConfig) -> Plan:
-    """Plan of a segmentation of stored affinities.
+def plan_from_affinities(
+    url: str, folder: str | Path, config: SegmentConfig, resume: bool = False
+) -> Plan:
+    """Plan of a segmentation of stored affinities; only to resume may the run folder exist.
 
     Raises
     ------
@@ -125,9 +124,13 @@ def plan_from_affinities(url: str, folder: str | Path, config: SegmentConfig) ->
         )
     if config.affinities == "keep":
         raise ConfigError("affinities: they are the input and stay where they are; drop 'keep'.")
+    if config.checkpoint is not None or config.raw != RawConfig():
+        raise ConfigError(
+            "checkpoint, raw: nothing is predicted from stored affinities; drop them."
+        )
     roi = _roi(config, affinities, "the affinities")
     identity = [volume_identity(affinities.url)]
-    return _finish(folder, config, roi, None, affinities, None, None, identity, 0)
+    return _finish(folder, config, roi, None, affinities, None, None, identity, resume)
 
 
 def _roi(config: SegmentConfig, volume: Volume, what: str) -> Roi:
@@ -149,37 +152,53 @@ def _finish(
     checkpoint: Checkpoint | None,
     profile: ComputeProfile | None,
     identity: list[str],
-    worker_bytes: int,
+    resume: bool,
 ) -> Plan:
-    """Checks that both kinds of input share: memory, run folder, disk."""
-    folder = Path(folder)
-    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise RunExistsError(
-            f"RUN {folder}: already exists. Choose another name, or remove it if it is of no use."
-        )
-    workers = config.workers or n_cores()
-    check_memory(
-        n_voxels(roi) * BYTES_PER_VOXEL + workers * worker_bytes,
-        f"a box of {tuple(roi.shape)} voxels",
-        "Choose a smaller --roi" + (", or fewer --workers." if worker_bytes else "."),
-    )
-    # uncompressed bytes of affinities (3) and ids (8 each) never fill a disk: they compress 10-fold
-    check_writable(folder, n_voxels(roi) * (3 if config.affinities == "keep" else 2))
-    prints = _fingerprints(config, roi, checkpoint, profile, identity)
+    """Checks that both kinds of input share: run folder, disk, blocks."""
+    folder = local_path(folder)
+    if not resume:
+        if folder.is_symlink() or (
+            folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        ):
+            raise RunExistsError(
+                f"RUN {folder}: already exists{_state(folder)}. Choose another name, go on "
+                f"with it by 'emslice resume {folder}', or remove it if it is of no use."
+            )
+        # Bytes of affinities (3) and ids (8 each) never fill a disk: they compress tenfold.
+        needed = n_voxels(roi) * (3 if config.affinities == "keep" else 2)
+        check_writable(folder, needed)
+    block = config.block or DEFAULT_BLOCK
+    z, y, x = (min(b, int(n)) for b, n in zip(block, roi.shape, strict=True))
+    block = (z, y, x)
+    prints = _fingerprints(config, roi, block, checkpoint, profile, identity)
     warnings = _warnings(raw, checkpoint)
+    workers = config.workers or n_cores()
     return Plan(
-        folder, config, raw, affinities, roi, checkpoint, profile, prints, workers, warnings
+        folder, config, raw, affinities, roi, checkpoint, profile, prints, block, workers, warnings
     )
+
+
+def _state(folder: Path) -> str:
+    """What a run says of itself, for a message."""
+    try:
+        record = yaml.safe_load((folder / "run.yaml").read_text())
+        return f" ({record['state']}, begun {record['created']})"
+    except (OSError, yaml.YAMLError, TypeError, KeyError):
+        return ""
 
 
 def _fingerprints(
     config: SegmentConfig,
     roi: Roi,
+    block: tuple[int, int, int],
     checkpoint: Checkpoint | None,
     profile: ComputeProfile | None,
     identity: list[str],
 ) -> dict[str, str]:
-    """Fingerprint of each stage, each with those before it."""
+    """Fingerprint of each stage, each with those before it.
+
+    Blocks change no result, but they are what the tasks of a stage are.
+    """
     box = [[int(n) for n in roi.begin], [int(n) for n in roi.shape]]
     method = config.agglomeration
     facts: dict[str, Any]
@@ -187,13 +206,16 @@ def _fingerprints(
     if checkpoint is not None and profile is not None:
         facts = {"window": config.raw.window, "profile": profile.as_dict(), "roi": box}
         stages.append(("predict", predict.VERSION, facts))
-    facts = {**config.fragments.model_dump(), "roi": box}
+        stages.append(("affinities", predict.VERSION, {}))
+    facts = {**config.fragments.model_dump(), "roi": box, "block": list(block)}
     stages.append(("fragments", agglomerate.VERSION, facts))
+    stages.append(("stitch", agglomerate.VERSION, {}))
     facts = {"linkage": method.linkage, "lowest": method.lowest}
     if method.linkage != "mean":
         facts["quantile"] = method.quantile
     stages.append(("agglomerate", agglomerate.VERSION, facts))
-    stages.append(("relabel", RELABEL_VERSION, {"threshold": method.threshold}))
+    stages.append(("cut", RELABEL_VERSION, {"threshold": method.threshold}))
+    stages.append(("relabel", RELABEL_VERSION, {}))
     prints: dict[str, str] = {}
     upstream = list(identity)
     for name, version, facts in stages:

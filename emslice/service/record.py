@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -82,7 +83,7 @@ class RunRecord:
     def fail(self, error: BaseException) -> None:
         """Note why the run stopped, if the disk still takes it."""
         self.state, self.finished = "failed", now()
-        self.error = f"{type(error).__name__}: {error}"
+        self.error = f"{type(error).__name__}: {error}".removesuffix(": ")
         with suppress(OSError):  # the disk may be what failed; the error itself reaches the user
             self.save()
 
@@ -92,4 +93,7 @@ def _resolved(plan: Plan) -> dict[str, Any]:
     config = plan.config.model_dump(mode="json")
     config["agglomeration"]["lowest_threshold"] = plan.config.agglomeration.lowest
     config["workers"] = plan.workers
+    config["block"] = list(plan.block_shape)
+    if plan.config.checkpoint is not None:
+        config["checkpoint"] = str(Path(plan.config.checkpoint).absolute())
     return config

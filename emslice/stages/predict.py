@@ -67,17 +67,19 @@ def predict(
         affinities.write(answer, part)
         advance(n_voxels(answer))
 
-    with (
-        operator_threads(predictor.profile.threads) as set_threads,
-        ThreadPoolExecutor(workers, initializer=set_threads) as pool,
-    ):
-        tasks = [pool.submit(work, task) for task in _tasks(predictor, roi)]
-        try:
-            for task in tasks:
-                task.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with operator_threads(predictor.profile.threads) as set_threads:
+        if workers == 1:  # in this thread, where Ctrl-C reaches it
+            for part in _tasks(predictor, roi):
+                work(part)
+            return affinities
+        with ThreadPoolExecutor(workers, initializer=set_threads) as pool:
+            tasks = [pool.submit(work, task) for task in _tasks(predictor, roi)]
+            try:
+                for task in tasks:
+                    task.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     return affinities
 
 
@@ -116,14 +118,14 @@ def _predict_tile(
             int(source_x.max()) + 1 - x0,
         ),
     )
-    pixels = to_uint8(raw.read(seen), window)
-    padded = pixels[:, (source_y - y0)[:, None], source_x - x0]
+    values = raw.read(seen)
+    padded = to_uint8(values, window)[:, (source_y - y0)[:, None], source_x - x0]
+    blank = np.array([not section.any() for section in values])
     if first == 0:
-        padded = np.concatenate([padded[:1], padded])
-    codes = predictor.affinities(padded, tile)
+        padded, blank = np.concatenate([padded[:1], padded]), np.r_[blank[:1], blank]
+    codes = predictor.affinities(padded, tile, blank)
     core_y, core_x = axis_y.answer(tile.y)[0], axis_x.answer(tile.x)[0]
     core = Roi((first, core_y, core_x), codes.shape[1:])
     asked = codes[(slice(None), *within(answer, core))]
-    blank = blank_voxels(pixels)[within(answer, seen)]
-    asked[:, blank] = 0
+    asked[:, blank_voxels(values)[within(answer, seen)]] = 0
     return asked

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emslice.engine.stage import Resource
 from emslice.geometry.boxes import Roi, clip, cut, within
 from emslice.geometry.lattice import TileLattice
 from emslice.ops.affinity import quantise_array
@@ -113,13 +114,14 @@ class PredictTiles:
     peak_bytes: int
 
     name = "predict"
+    seconds_per_task = 1.0
 
     @property
-    def resource(self) -> str:
+    def resource(self) -> Resource:
         """GPU workers predict if the profile says so."""
         return "GPU" if self.profile["device"] == "cuda" else "CPU"
 
-    @property
+    @cached_property
     def n_tasks(self) -> int:
         """Tiles x runs of sections."""
         return sum(1 for _ in self.tiles.keys())  # noqa: SIM118
@@ -179,7 +181,8 @@ class KeepAffinities:
     peak_bytes: int
 
     name = "affinities"
-    resource = "CPU"
+    resource: Resource = field(default="CPU", init=False)
+    seconds_per_task = 1.0
 
     @property
     def path(self) -> Path:
@@ -194,7 +197,7 @@ class KeepAffinities:
             for i, slab in enumerate(cut(at_zero, axis=0, step=Z_RUN))
         }
 
-    @property
+    @cached_property
     def n_tasks(self) -> int:
         """Layers of chunks."""
         return len(self._slabs())

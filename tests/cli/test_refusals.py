@@ -123,11 +123,19 @@ def test_a_place_that_cannot_be_written(segment, tmp_path):
     assert refused(segment(folder="/proc/emslice-run"), "/proc", "cannot write")
 
 
-def test_a_volume_too_large_for_memory(run, small_checkpoint, tmp_path):
+def test_a_block_too_large_for_memory(run, small_checkpoint, tmp_path):
     volume = create_volume(tmp_path / "big.zarr", shape=(4000, 9000, 9000), dtype=np.uint8)
-    answer = run("segment", volume.url, tmp_path / "run", "--checkpoint", small_checkpoint)
-    assert refused(answer, "GiB", "--roi") or "TiB" in answer.err
+    answer = run("segment", volume.url, tmp_path / "run", "--checkpoint", small_checkpoint,
+                 "--block", "4000,9000,9000")  # fmt: skip
+    assert answer.code == 2
+    assert "iB" in answer.err
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_are_not_given_with_affinities(run, small_checkpoint, tmp_path):
+    url = write(tmp_path / "aff.zarr", np.ones((3, 4, 9, 8), np.uint8))
+    answer = run("segment", "--from-affinities", url, tmp_path / "run", "--checkpoint", "x.ckpt")
+    assert refused(answer, "checkpoint", "drop")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,253 @@
+"""Tasks on Dask workers, in batches that last a while, a few batches ahead.
+
+Dask carries messages and starts processes; it decides nothing. Every batch is sent to a worker
+that we chose, so it is known what is lost with a worker, and nothing of it is moved elsewhere:
+its tasks come back as lost. No graph, no retries, no stealing; scheduler and workers may die
+with the run, because the records are elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import traceback
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+from distributed import Client, Future, KilledWorker
+
+from emslice.engine.batches import BatchSize, KeySource
+from emslice.engine.dask_local import start_workers, stop_workers
+from emslice.engine.dask_worker import SessionPlugin, run_batch
+from emslice.engine.executor import Outcome, Result
+from emslice.engine.failures import NoWorkersError
+from emslice.engine.stage import Resource, Stage
+
+BATCHES_PER_WORKER = 2
+"""One runs and one waits on the worker, so that it never waits for us."""
+
+POLL_S = 0.5
+"""How often the scheduler is asked which workers there are."""
+
+
+class DaskExecutor:
+    """Runs batches of tasks on the workers of a Dask client; made by `local` or `connect`.
+
+    Parameters
+    ----------
+    client
+        Its workers must declare the resource that a stage asks for, ``CPU`` or ``GPU``.
+    batch_s
+        How long a batch should last. Batches start with one task and at most double.
+    patience_s
+        How long there may be no worker at all before the run fails; for ever if None.
+    deaf
+        Whether workers ignore Ctrl-C.
+    on_close
+        What `close` does.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        batch_s: float = 5.0,
+        patience_s: float | None = None,
+        deaf: bool = False,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client = client
+        self._batch_s, self._patience_s, self._on_close = batch_s, patience_s, on_close
+        self._workers: dict[str, set[str]] = {}  # address -> resources
+        self._stage: Stage | None = None
+        self._payload = b""
+        self._size = BatchSize(batch_s, 1)
+        client.register_plugin(SessionPlugin(deaf))
+        self._ask_for_workers()
+
+    @classmethod
+    def local(
+        cls,
+        n_workers: int,
+        memory_bytes: int | None = None,
+        resources: Iterable[Resource] = ("CPU",),
+        batch_s: float = 5.0,
+        worker_ttl_s: float = 60.0,
+        patience_s: float = 120.0,
+    ) -> DaskExecutor:
+        """Start worker processes of one thread on this machine; `close` stops them.
+
+        Parameters
+        ----------
+        memory_bytes
+            Of one worker: one that has more is killed, and its tasks are lost.
+        worker_ttl_s
+            A worker that is silent for so long is killed; Dask makes it 5 s at least.
+        """
+        cluster, scratch = start_workers(n_workers, memory_bytes, resources, worker_ttl_s)
+        client = Client(cluster, set_as_default=False)
+
+        def stop() -> None:
+            client.close()
+            stop_workers(cluster, scratch)
+
+        return cls(client, batch_s, patience_s, deaf=True, on_close=stop)
+
+    @classmethod
+    def connect(cls, address: str, batch_s: float = 5.0) -> DaskExecutor:
+        """Use the workers of a scheduler that runs somewhere; `close` leaves them running."""
+        client = Client(address, set_as_default=False)
+        return cls(client, batch_s, on_close=client.close)
+
+    @property
+    def n_workers(self) -> int:
+        self._ask_for_workers()
+        return len(self._workers)
+
+    def run(
+        self, stage: Stage, keys: Iterable[str], alone: bool = False
+    ) -> Generator[list[Outcome], None, None]:
+        self._take(stage)
+        source = KeySource(keys)
+        flying: dict[str, _Batch] = {}  # by the name of the future
+        landed: SimpleQueue[str] = SimpleQueue()
+        asked = staffed = monotonic()
+        try:
+            while True:
+                workers = [w for w, has in self._workers.items() if stage.resource in has]
+                for batch in self._next_batches(source, workers, flying.values(), alone):
+                    flying[str(batch.future.key)] = batch
+                    batch.future.add_done_callback(lambda future: landed.put(str(future.key)))
+                if workers and not flying:
+                    return
+                staffed = monotonic() if workers else staffed
+                self._check_patience(stage, monotonic() - staffed)
+                for name in _drain(landed, POLL_S):
+                    if name in flying:  # else it was given up before
+                        yield self._unpack(flying.pop(name), source)
+                if monotonic() - asked > POLL_S:
+                    self._ask_for_workers()
+                    asked = monotonic()
+                for name in [n for n, b in flying.items() if b.worker not in self._workers]:
+                    yield self._give_up(flying.pop(name))
+        finally:
+            self._client.cancel([batch.future for batch in flying.values()])
+
+    def close(self) -> None:
+        on_close, self._on_close = self._on_close, lambda: None
+        on_close()
+
+    def __enter__(self) -> DaskExecutor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _take(self, stage: Stage) -> None:
+        if stage is not self._stage:
+            self._stage, self._payload = stage, pickle.dumps(stage)
+            # A few batches for every worker, so that they end at about the same time.
+            fair = stage.n_tasks // (4 * max(1, len(self._workers)))
+            self._size = BatchSize(self._batch_s, max(1, fair))
+
+    def _next_batches(
+        self, source: KeySource, workers: list[str], flying: Iterable[_Batch], alone: bool
+    ) -> Iterator[_Batch]:
+        """Send keys to the workers that have fewer batches than they may."""
+        load = Counter(batch.worker for batch in flying)
+        depth = 1 if alone else BATCHES_PER_WORKER
+        slots = [w for level in range(depth) for w in workers if load[w] <= level]
+        keys = source.take(len(slots) * (1 if alone else self._size.n)) if slots else []
+        share = math.ceil(len(keys) / max(1, len(slots)))  # at the end, some for everyone
+        for first, worker in zip(range(0, len(keys), share or 1), slots, strict=False):
+            yield self._send(tuple(keys[first : first + share]), worker)
+
+    def _send(self, keys: tuple[str, ...], worker: str) -> _Batch:
+        assert self._stage is not None
+        future = self._client.submit(
+            run_batch,
+            self._payload,
+            keys,
+            2 * self._batch_s,
+            key=f"{self._stage.name}-{uuid4().hex}",
+            workers=[worker],
+            allow_other_workers=False,
+            resources={self._stage.resource: 1},
+            retries=0,
+            pure=False,
+        )
+        return _Batch(keys, worker, future)
+
+    def _unpack(self, batch: _Batch, source: KeySource) -> list[Outcome]:
+        """Outcomes of a batch that landed, one way or the other."""
+        while True:
+            try:
+                outcomes: list[Outcome] = batch.future.result(timeout=POLL_S)
+            except TimeoutError:  # the worker died with the result, and Dask waits for it
+                self._ask_for_workers()
+                if batch.worker in self._workers:
+                    continue
+                return self._give_up(batch)
+            except (KilledWorker, CancelledError):
+                self._ask_for_workers()
+                return self._give_up(batch)
+            except Exception:  # Dask could not run it; the tasks have tracebacks of their own
+                return batch.all("raised", traceback.format_exc())
+            else:
+                source.put_back(batch.keys[len(outcomes) :])
+                if outcomes:
+                    self._size.learn(len(outcomes), sum(o.seconds for o in outcomes))
+                return outcomes
+
+    def _give_up(self, batch: _Batch) -> list[Outcome]:
+        self._client.cancel([batch.future])
+        return batch.all("lost")
+
+    def _ask_for_workers(self) -> None:
+        self._workers = self._client.run_on_scheduler(_resources)
+
+    def _check_patience(self, stage: Stage, seconds: float) -> None:
+        if self._patience_s is not None and seconds > self._patience_s:
+            raise NoWorkersError(
+                f"stage {stage.name!r} needs workers with the resource {stage.resource}; for "
+                f"{seconds:.0f} s there was none. Look into the workers' logs and resume."
+            )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Keys on their way."""
+
+    keys: tuple[str, ...]
+    worker: str
+    future: Future[Any]
+    sent: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def all(self, outcome: Result, error: str | None = None) -> list[Outcome]:
+        """The same outcome for every key."""
+        seconds = (datetime.now(UTC) - self.sent).total_seconds()
+        started = self.sent.isoformat(timespec="milliseconds")
+        return [
+            Outcome(key, outcome, self.worker, started, seconds, error=error) for key in self.keys
+        ]
+
+
+def _drain(queue: SimpleQueue[str], timeout_s: float) -> Iterator[str]:
+    """What is in the queue, after waiting for the first."""
+    try:
+        yield queue.get(timeout=timeout_s)
+        while True:
+            yield queue.get_nowait()
+    except Empty:
+        return
+
+
+def _resources(dask_scheduler: Any) -> dict[str, set[str]]:
+    """Resources that every worker declares; runs on the scheduler."""
+    return {w: set(state.resources) for w, state in dask_scheduler.workers.items()}

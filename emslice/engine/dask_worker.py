@@ -1,0 +1,65 @@
+"""What runs inside a Dask worker: one session, kept between batches."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import threading
+from time import monotonic
+from typing import Any
+
+from distributed import Worker, WorkerPlugin, get_worker
+
+from emslice.engine.executor import Outcome
+from emslice.engine.session import Session
+
+NAME = "emslice-session"
+
+
+class SessionPlugin(WorkerPlugin):
+    """Keeps a worker's session, and closes it when the worker closes.
+
+    Parameters
+    ----------
+    deaf
+        Ignore Ctrl-C, which a terminal sends to local workers too: the coordinator stops them.
+    """
+
+    name = NAME
+
+    def __init__(self, deaf: bool = False) -> None:
+        self._deaf = deaf
+
+    def setup(self, worker: Worker) -> None:
+        self._closing = False
+        self._lock = threading.Lock()  # one batch at a time, whatever the number of threads
+        self._session = Session(worker.address)
+        if self._deaf and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def teardown(self, worker: Worker) -> None:
+        self._closing = True
+        # Never wait for a task here: this thread keeps the worker's connections.
+        if self._lock.acquire(blocking=False):
+            self._session.close()
+
+    def run(self, payload: bytes, keys: tuple[str, ...], limit_s: float) -> list[Outcome]:
+        """Do the tasks of a batch that can be begun within ``limit_s``: the first ones of it."""
+        outcomes: list[Outcome] = []
+        with self._lock:
+            deadline = monotonic() + limit_s
+            for key in keys:
+                if self._closing or (outcomes and monotonic() > deadline):
+                    break
+                outcomes.append(self._session.attempt(key, payload, lambda: pickle.loads(payload)))
+        return outcomes
+
+
+def run_batch(payload: bytes, keys: tuple[str, ...], limit_s: float) -> list[Outcome]:
+    """Do tasks of a pickled stage, one after the other, on the worker that calls this.
+
+    The stage comes pickled so that Dask looks neither into it nor for keys of its own.
+    """
+    plugin: Any = get_worker().plugins[NAME]
+    outcomes: list[Outcome] = plugin.run(payload, keys, limit_s)
+    return outcomes

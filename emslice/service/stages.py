@@ -1,0 +1,126 @@
+"""The stages of a plan, in order: what each reads, where it writes, how much memory it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from emslice.engine.stage import Stage
+from emslice.geometry.lattice import TileLattice
+from emslice.geometry.neighborhood import NEAREST
+from emslice.ops.linkage import Linkage, integer_threshold
+from emslice.service.plan import Plan
+from emslice.stages.agglomeration import AgglomerateBlocks, CutBlocks
+from emslice.stages.fragments import FragmentBlocks
+from emslice.stages.layout import Frame
+from emslice.stages.relabelling import RelabelChunks
+from emslice.stages.stitching import StitchBlocks
+from emslice.stages.tiles import (
+    Z_RUN,
+    KeepAffinities,
+    PredictTiles,
+    StoredAffinities,
+    TiledAffinities,
+    TileSet,
+)
+
+CHUNK = (16, 256, 256)
+"""Chunks of the segmentation, voxels."""
+
+BASE_BYTES = 300 * 2**20
+"""A worker's interpreter and libraries; torch included where it predicts."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """All stages of a run; ``tiles`` and ``keep`` are None where there is nothing to predict."""
+
+    predict: PredictTiles | None
+    keep: KeepAffinities | None
+    fragments: FragmentBlocks
+    stitch: StitchBlocks
+    agglomerate: AgglomerateBlocks
+    cut: CutBlocks
+    relabel: RelabelChunks
+
+    def in_order(self) -> list[Stage]:
+        """Every stage that the run has."""
+        all_stages: list[Stage | None] = [
+            self.predict, self.keep, self.fragments, self.stitch, self.agglomerate, self.cut,
+            self.relabel,
+        ]  # fmt: skip
+        return [stage for stage in all_stages if stage is not None]
+
+
+def stages_of(plan: Plan) -> Stages:
+    """Stages of a plan; nothing is read or written."""
+    frame, config, method = frame_of(plan), plan.config, plan.config.agglomeration
+    voxels = 1
+    for n, box in zip(frame.block_shape, frame.roi[1], strict=True):
+        voxels *= min(n, box)
+    predict, keep = _predict(plan, frame)
+    affinities: TiledAffinities | StoredAffinities
+    if predict is not None:
+        affinities = TiledAffinities(predict.tiles)
+    else:
+        affinities = StoredAffinities(plan.source.url)
+    prints = plan.fingerprints
+
+    def folder(name: str) -> str:
+        return str(plan.stage_folder(name))
+
+    fragments = FragmentBlocks(
+        frame, affinities, config.fragments.radius, folder("fragments"), prints["fragments"],
+        BASE_BYTES + 60 * voxels,
+    )  # fmt: skip
+    stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
+    agglomerate = AgglomerateBlocks(
+        stitch, Linkage(method.linkage, method.quantile), integer_threshold(method.lowest),
+        folder("agglomerate"), prints["agglomerate"], BASE_BYTES + 20 * voxels,
+    )  # fmt: skip
+    cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
+    relabel = RelabelChunks(
+        cut, folder("relabel"), CHUNK, prints["relabel"], BASE_BYTES + 60 * voxels
+    )
+    return Stages(predict, keep, fragments, stitch, agglomerate, cut, relabel)
+
+
+def frame_of(plan: Plan) -> Frame:
+    """Box, domain and blocks of a plan as plain values."""
+    return Frame(
+        (_triple(plan.roi.begin), _triple(plan.roi.shape)),
+        _triple(plan.domain.shape),
+        plan.block_shape,
+        plan.source.resolution_nm,
+    )
+
+
+def _predict(plan: Plan, frame: Frame) -> tuple[PredictTiles | None, KeepAffinities | None]:
+    if plan.raw is None or plan.profile is None or plan.checkpoint is None:
+        return None, None
+    lattice = TileLattice((frame.domain_shape[1], frame.domain_shape[2]), plan.profile.tile)
+    tiles = TileSet(frame, lattice, str(plan.stage_folder("predict")))
+    height, width = lattice.largest_read
+    predict = PredictTiles(
+        tiles, plan.raw.url, str(plan.config.checkpoint), plan.profile.as_dict(),
+        plan.config.raw.window, plan.fingerprints["predict"],
+        BASE_BYTES + (1100 + 8 * Z_RUN) * height * width,
+    )  # fmt: skip
+    if plan.config.affinities != "keep":
+        return predict, None
+    attributes: dict[str, Any] = {
+        "fingerprint": plan.fingerprints["predict"],
+        "offsets": [list(offset) for offset in NEAREST],
+        "scale": 256,
+    }
+    layer = 3 * Z_RUN * int(plan.roi.shape[1]) * int(plan.roi.shape[2])
+    keep = KeepAffinities(
+        tiles, str(plan.stage_folder("affinities")), attributes, plan.fingerprints["affinities"],
+        BASE_BYTES + 3 * layer,
+    )  # fmt: skip
+    return predict, keep
+
+
+def _triple(values: Any) -> tuple[int, int, int]:
+    z, y, x = (int(n) for n in values)
+    return z, y, x

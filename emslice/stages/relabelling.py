@@ -1,0 +1,93 @@
+"""Fragments and tables to the segmentation, chunk by chunk of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from emslice.engine.stage import Process, Resource
+from emslice.geometry.boxes import clip, within
+from emslice.stages.agglomeration import CutBlocks
+from emslice.stages.layout import (
+    Frame,
+    index_of,
+    key_of,
+)
+from emslice.volumes import create_volume, open_volume
+
+
+@dataclass(frozen=True)
+class RelabelChunks:
+    """Fragments and LUTs to the segmentation; a task is whole chunks of the output."""
+
+    cut: CutBlocks
+    folder: str
+    chunk_shape: tuple[int, int, int]
+    fingerprint: str
+    peak_bytes: int
+
+    name = "relabel"
+    resource: Resource = field(default="CPU", init=False)
+    seconds_per_task = 1.0
+
+    @property
+    def path(self) -> Path:
+        """The segmentation."""
+        return Path(self.folder) / "segmentation.zarr"
+
+    @property
+    def _frame(self) -> Frame:
+        return self.cut.agglomerated.frame
+
+    @property
+    def _tasks(self) -> Frame:
+        """Boxes of whole chunks, about as large as a block, whatever shape the blocks have."""
+        z, y, x = (
+            chunk * max(1, round(block / chunk))
+            for chunk, block in zip(self.chunk_shape, self._frame.block_shape, strict=True)
+        )
+        return Frame(self._frame.roi, self._frame.domain_shape, (z, y, x), None)
+
+    @cached_property
+    def n_tasks(self) -> int:
+        """Boxes of chunks."""
+        return len(self._tasks.grid)
+
+    def waves(self) -> Iterator[Iterable[str]]:
+        yield (key_of(index) for index in self._tasks.grid)
+
+    def prepare(self) -> None:
+        if self.path.exists():
+            return
+        frame = self._frame
+        create_volume(
+            self.path,
+            shape=frame.box.shape,
+            dtype="uint64",
+            chunk_shape=[min(c, n) for c, n in zip(self.chunk_shape, frame.roi[1], strict=True)],
+            offset=frame.box.begin,
+            domain_shape=frame.domain_shape,
+            resolution_nm=frame.resolution_nm,
+            attributes={"fingerprint": self.fingerprint},
+        )
+
+    @contextmanager
+    def open(self) -> Iterator[Process]:
+        grid = self._frame.grid
+        fragments = open_volume(self.cut.agglomerated.stitched.fragments.path)
+        segments = open_volume(self.path, writable=True)
+
+        def process(key: str) -> dict[str, Any]:
+            box = self._tasks.grid.block(index_of(key))
+            labels = fragments.read(box)
+            for index in grid.meeting(box):
+                part = within(clip(grid.block(index), box), box)
+                labels[part] = self.cut.lut(index).apply(labels[part])
+            segments.write(box, labels)
+            return {}
+
+        yield process
