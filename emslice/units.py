@@ -17,13 +17,13 @@ def human_bytes(n: float) -> str:
 
 
 def human_count(n: float) -> str:
-    """Count with a decimal prefix.
+    """Count with a decimal prefix; the unit follows at once.
 
-    >>> human_count(10_485_760)
-    '10.5 M'
+    >>> f"{human_count(162)}voxel/s", f"{human_count(10_485_760)}voxel/s"
+    ('162 voxel/s', '10.5 Mvoxel/s')
     """
-    for unit in ("", " k", " M", " G", " T"):
+    for prefix in ("", "k", "M", "G", "T"):
         if n < 1000:
-            return f"{n:.0f}" if not unit else f"{n:.1f}{unit}"
+            return f"{n:.1f} {prefix}" if prefix else f"{n:.0f} "
         n /= 1000
     return f"{n:.1f} P"

@@ -15,11 +15,14 @@ import click
 
 from emslice.cli.progress import Bars
 from emslice.config.load import load_config
-from emslice.errors import EmsliceError
+from emslice.errors import ConfigError, EmsliceError
+from emslice.geometry.boxes import Roi, parse_roi, show
+from emslice.models.checkpoint import load_checkpoint
 from emslice.service.evaluate import evaluate_volumes
 from emslice.service.plan import plan_from_raw
 from emslice.service.segment import segment
 from emslice.volumes.importing import import_volume
+from emslice.volumes.sources import Source, open_source
 
 
 @click.command()
@@ -39,8 +42,10 @@ def main(
 ) -> None:
     """Segment SOURCE with CHECKPOINT; everything is written under OUT."""
     try:
-        # The cheap checks come first: a wrong key is found before gigabytes are copied.
+        # The cheap checks come first: a mistake is found before gigabytes are copied.
         config = load_config(config_file, options={"checkpoint": checkpoint, "roi": roi})
+        load_checkpoint(checkpoint)
+        check_sources(source, truth, config.roi)
         raw = import_volume(source, out / "raw.zarr")
         plan = plan_from_raw(raw.url, out / "run", config)
         for warning in plan.warnings:
@@ -54,6 +59,31 @@ def main(
     except EmsliceError as error:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(error.exit_code) from error
+
+
+def check_sources(source: str, truth: str | None, roi: str | None) -> None:
+    """Refuse a box that leaves SOURCE, and a truth that cannot score it."""
+    with open_source(source) as raw:
+        whole = extent(raw)
+    box = parse_roi(roi, whole) if roi else whole
+    if truth is None:
+        return
+    with open_source(truth) as labels:
+        if labels.dtype.kind not in "bui" or len(labels.shape) != 3:
+            raise ConfigError(
+                f"--truth {truth}: holds {labels.dtype}, shape {labels.shape}; "
+                f"expected integer labels (Z, Y, X)."
+            )
+        if not extent(labels).contains(box):
+            raise ConfigError(
+                f"--truth {truth}: covers {show(extent(labels))}, not all of {show(box)}. "
+                f"Choose a box that both cover by --roi."
+            )
+
+
+def extent(source: Source) -> Roi:
+    """What a source covers, in voxels of the whole volume."""
+    return Roi((0, 0, 0), source.shape[-3:]) if source.volume is None else source.volume.roi
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import math
 import pickle
 import traceback
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ from uuid import uuid4
 from distributed import Client, Future, KilledWorker
 
 from emslice.engine.batches import BatchSize, KeySource
-from emslice.engine.dask_local import start_workers, stop_workers
+from emslice.engine.dask_local import LocalWorkers
 from emslice.engine.dask_worker import SessionPlugin, run_batch
 from emslice.engine.executor import Outcome, Result
 from emslice.engine.failures import NoWorkersError
@@ -48,10 +48,8 @@ class DaskExecutor:
         How long a batch should last. Batches start with one task and at most double.
     patience_s
         How long there may be no worker at all before the run fails; for ever if None.
-    deaf
-        Whether workers ignore Ctrl-C.
-    on_close
-        What `close` does.
+    local
+        The workers, if they are ours: `close` stops them.
     """
 
     def __init__(
@@ -59,16 +57,15 @@ class DaskExecutor:
         client: Client,
         batch_s: float = 5.0,
         patience_s: float | None = None,
-        deaf: bool = False,
-        on_close: Callable[[], None] = lambda: None,
+        local: LocalWorkers | None = None,
     ) -> None:
-        self._client = client
-        self._batch_s, self._patience_s, self._on_close = batch_s, patience_s, on_close
+        self._client, self._local = client, local
+        self._batch_s, self._patience_s = batch_s, patience_s
         self._workers: dict[str, set[str]] = {}  # address -> resources
         self._stage: Stage | None = None
         self._payload = b""
         self._size = BatchSize(batch_s, 1)
-        client.register_plugin(SessionPlugin(deaf))
+        client.register_plugin(SessionPlugin(deaf=local is not None))
         self._ask_for_workers()
 
     @classmethod
@@ -79,7 +76,8 @@ class DaskExecutor:
         resources: Iterable[Resource] = ("CPU",),
         batch_s: float = 5.0,
         worker_ttl_s: float = 60.0,
-        patience_s: float = 120.0,
+        start_s: float = 60.0,
+        patience_s: float = 300.0,
     ) -> DaskExecutor:
         """Start worker processes of one thread on this machine; `close` stops them.
 
@@ -89,21 +87,17 @@ class DaskExecutor:
             Of one worker: one that has more is killed, and its tasks are lost.
         worker_ttl_s
             A worker that is silent for so long is killed; Dask makes it 5 s at least.
+        start_s
+            A worker that takes so long to start is killed.
         """
-        cluster, scratch = start_workers(n_workers, memory_bytes, resources, worker_ttl_s)
-        client = Client(cluster, set_as_default=False)
-
-        def stop() -> None:
-            client.close()
-            stop_workers(cluster, scratch)
-
-        return cls(client, batch_s, patience_s, deaf=True, on_close=stop)
+        workers = LocalWorkers(n_workers, memory_bytes, resources, worker_ttl_s, start_s)
+        client = Client(workers.cluster, set_as_default=False)
+        return cls(client, batch_s, patience_s, workers)
 
     @classmethod
     def connect(cls, address: str, batch_s: float = 5.0) -> DaskExecutor:
         """Use the workers of a scheduler that runs somewhere; `close` leaves them running."""
-        client = Client(address, set_as_default=False)
-        return cls(client, batch_s, on_close=client.close)
+        return cls(Client(address, set_as_default=False), batch_s)
 
     @property
     def n_workers(self) -> int:
@@ -140,8 +134,10 @@ class DaskExecutor:
             self._client.cancel([batch.future for batch in flying.values()])
 
     def close(self) -> None:
-        on_close, self._on_close = self._on_close, lambda: None
-        on_close()
+        self._client.close()
+        if self._local:
+            self._local.close()
+            self._local = None
 
     def __enter__(self) -> DaskExecutor:
         return self
@@ -211,6 +207,8 @@ class DaskExecutor:
 
     def _ask_for_workers(self) -> None:
         self._workers = self._client.run_on_scheduler(_resources)
+        if self._local:
+            self._local.mend(self._workers)
 
     def _check_patience(self, stage: Stage, seconds: float) -> None:
         if self._patience_s is not None and seconds > self._patience_s:

@@ -2,49 +2,71 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from threading import Timer
+from time import monotonic
+from typing import Any
 
 import dask
-from distributed import LocalCluster
+from distributed import LocalCluster, Status
 
-PATIENCE_S = 15.0
-"""How long workers may take to close before they are killed."""
+logger = logging.getLogger(__name__)
+
+KILL_S = 8.0
+"""How long workers may take to close before they are killed; Dask itself kills after 4 s."""
 
 
-def start_workers(
-    n_workers: int,
-    memory_bytes: int | None,
-    resources: Iterable[str],
-    worker_ttl_s: float,
-) -> tuple[LocalCluster, tempfile.TemporaryDirectory[str]]:
-    """Start a scheduler in this process and workers with one thread each.
+class LocalWorkers:
+    """A scheduler in this process, and worker processes of one thread each.
 
-    A worker above ``memory_bytes`` is killed; one that is silent for ``worker_ttl_s`` (Dask
-    makes it 5 s at least) is given up and killed. Both are started anew. Dask retries nothing.
+    A worker that dies, has too much memory or is silent is started anew. Dask retries nothing.
 
-    Returns
-    -------
-    The cluster, and a scratch folder to be removed after it is closed.
+    Parameters
+    ----------
+    memory_bytes
+        Of one worker; unlimited if None.
+    ttl_s
+        How long a worker may be silent before it is killed; Dask makes it 5 s at least.
+    start_s
+        How long a worker may take to start before it is killed.
     """
-    scratch = tempfile.TemporaryDirectory(prefix="emslice-workers-", ignore_cleanup_errors=True)
-    settings = {
-        "distributed.scheduler.allowed-failures": 0,
-        "distributed.scheduler.work-stealing": False,
-        "distributed.scheduler.worker-ttl": f"{worker_ttl_s}s",
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.terminate": 1.0,
-        "distributed.worker.profile.enabled": False,
-    }
-    with dask.config.set(settings):
-        cluster = LocalCluster(
+
+    def __init__(
+        self,
+        n_workers: int,
+        memory_bytes: int | None,
+        resources: Iterable[str],
+        ttl_s: float,
+        start_s: float,
+    ) -> None:
+        self._n_workers, self._start_s = n_workers, start_s
+        self._nannies: set[Any] = set()
+        self._absent: dict[str, tuple[int | None, float]] = {}  # name -> (pid, since when)
+        self._scratch = tempfile.TemporaryDirectory(
+            prefix="emslice-workers-", ignore_cleanup_errors=True
+        )
+        # Held until close: Dask looks some of them up when a worker is lost.
+        self._settings = dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": 0,
+                "distributed.scheduler.work-stealing": False,
+                "distributed.scheduler.worker-ttl": f"{ttl_s}s",
+                # Dask would close a worker for good that takes 15 s to come back.
+                "distributed.deploy.lost-worker-timeout": "1000 days",
+                "distributed.worker.memory.target": False,
+                "distributed.worker.memory.spill": False,
+                "distributed.worker.memory.pause": False,
+                "distributed.worker.memory.terminate": 1.0,
+                "distributed.worker.profile.enabled": False,
+            }
+        )
+        self.cluster = LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,
             processes=True,
@@ -56,25 +78,61 @@ def start_workers(
             silence_logs=logging.CRITICAL + 1,
             memory_limit=memory_bytes or 0,
             resources=dict.fromkeys(resources, 1),
-            local_directory=scratch.name,
+            local_directory=self._scratch.name,
         )
-    return cluster, scratch
+        self._nannies.update(self.cluster.workers.values())
+
+    def mend(self, present: Container[str]) -> None:
+        """Help workers that do not come back by themselves.
+
+        Parameters
+        ----------
+        present
+            Addresses of the workers that the scheduler knows.
+        """
+        self.cluster.sync(self._mend, present)
+
+    async def _mend(self, present: Container[str]) -> None:
+        for name, nanny in list(self.cluster.workers.items()):
+            if nanny.worker_address in present:
+                self._absent.pop(name, None)
+                continue
+            pid, since = self._absent.setdefault(name, (nanny.pid, monotonic()))
+            if pid != nanny.pid:  # it was started anew meanwhile
+                self._absent[name] = (nanny.pid, monotonic())
+            elif monotonic() - since > self._start_s:
+                del self._absent[name]
+                if pid is not None and nanny.status == Status.running:
+                    _kill(pid)  # its nanny starts another
+                else:
+                    del self.cluster.workers[name]
+                    self._closing = asyncio.ensure_future(nanny.close())
+        if len(self.cluster.workers) < self._n_workers:
+            self.cluster.scale(self._n_workers)
+        self._nannies.update(self.cluster.workers.values())
+
+    def close(self) -> None:
+        """Stop everything; a worker that hangs or is stopped is killed."""
+        self._nannies.update(self.cluster.workers.values())
+        killer = Timer(KILL_S, self._kill_all)
+        killer.start()
+        try:
+            self.cluster.close(timeout=3 * KILL_S)
+        except TimeoutError:
+            logger.warning("the Dask cluster did not close in %.0f s", 3 * KILL_S)
+        finally:
+            killer.cancel()
+            killer.join()
+            self._kill_all()
+            self._settings.__exit__(None, None, None)
+            self._scratch.cleanup()
+
+    def _kill_all(self) -> None:
+        for nanny in self._nannies:
+            if nanny.pid is not None:
+                _kill(nanny.pid)
 
 
-def stop_workers(cluster: LocalCluster, scratch: tempfile.TemporaryDirectory[str]) -> None:
-    """Close the cluster; a worker that hangs or is stopped is killed."""
-    pids = [nanny.pid for nanny in cluster.workers.values() if getattr(nanny, "pid", None)]
-    killer = Timer(PATIENCE_S, _kill, [pids])
-    killer.start()
-    try:
-        cluster.close(timeout=2 * PATIENCE_S)
-    finally:
-        killer.cancel()
-        killer.join()
-        scratch.cleanup()
-
-
-def _kill(pids: list[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

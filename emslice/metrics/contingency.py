@@ -85,15 +85,21 @@ def count_overlaps(
 ) -> Contingency:
     """Contingency table of two arrays of the same shape.
 
+    Raises
+    ------
+    ConfigError
+        Shapes differ, or labels are not whole numbers from 0 on.
+
     Notes
     -----
-    Rows of equal pairs are counted as runs first: about 24 bytes a run, not a voxel.
+    Sections are counted one by one, equal pairs in a row as one run. Peak memory: 24 bytes a voxel
+    of a section, and about 24 bytes a run of the whole.
     """
     if segmentation.shape != truth.shape:
         raise ConfigError(f"shapes differ: segmentation {segmentation.shape}, truth {truth.shape}.")
     parts = []
     for mine, theirs in zip(np.atleast_1d(segmentation), np.atleast_1d(truth), strict=True):
-        flat, true = np.ravel(mine).astype(np.uint64), np.ravel(theirs).astype(np.uint64)
+        flat, true = _labels(mine, "segmentation"), _labels(theirs, "truth")
         start = _run_starts(flat, true)
         length = np.diff(start, append=flat.size)
         kept = true[start] > 0
@@ -102,6 +108,15 @@ def count_overlaps(
         nothing = np.zeros(0, np.uint64)
         return Contingency(nothing, nothing, np.zeros(0, np.int64))
     return _summed(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _labels(section: NDArray[Any], name: str) -> NDArray[np.uint64]:
+    """Flat uint64; never a cast that makes other labels."""
+    if section.dtype.kind not in "bui":
+        raise ConfigError(f"{name}: holds {section.dtype}; labels are integers (or booleans).")
+    if section.dtype.kind == "i" and section.size and (least := int(section.min())) < 0:
+        raise ConfigError(f"{name}: holds the label {least}; labels are 0 or more.")
+    return np.ravel(section).astype(np.uint64, copy=False)
 
 
 @njit(nogil=True, cache=True)
@@ -142,6 +157,6 @@ def _entropy(count: NDArray[np.int64], n: int) -> float:
 
 def _pairs(count: NDArray[np.int64]) -> int:
     """Ordered pairs of different voxels with equal labels; Python integers do not overflow."""
-    # Squares of up to 2^31 fit uint64, but not their sum: add in two halves.
+    # NumPy's squares stay in int64 up to here; the sum is Python's, as it may not.
     square = count.astype(object) ** 2 if count.max(initial=0) >= 2**31 else count**2
     return int(sum(square.tolist())) - int(count.sum())

@@ -8,7 +8,9 @@ sizes), ``training`` (resolution, provenance, scores) and ``weights``. Files are
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +64,10 @@ def save_checkpoint(
     provenance: dict[str, Any],
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write our format, atomically. ``dtype`` is that of the stored floats, not of the network."""
+    """Write our format: after a crash the file is the old one or the new.
+
+    ``dtype`` is that of the stored floats, not of the network.
+    """
     weights = {
         key: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype)
         for key, value in network.state_dict().items()
@@ -70,20 +75,30 @@ def save_checkpoint(
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "spec": {
-            "network": "student",
-            "features": network.features,
-            "embedding": network.embedding,
-        },
+        "spec": _spec(network),
         "training": {"resolution_nm": list(resolution_nm), "provenance": provenance},
         "weights": weights,
     }
-    partial = Path(f"{path}.partial")
-    with partial.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("xb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # makes the rename durable
+    finally:
+        os.close(folder)
+
+
+def _spec(network: Student) -> dict[str, Any]:
+    """What a file says of its network."""
+    return {"network": "student", "features": network.features, "embedding": network.embedding}
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -149,15 +164,25 @@ def _ours(path: Path, content: dict[str, Any], sha256: str) -> Checkpoint:
     try:
         training = content["training"]
         z, y, x = (float(n) for n in training["resolution_nm"])
-        return Checkpoint(
-            _build(path, content["weights"]), sha256, path.stem, (z, y, x), training["provenance"]
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        network, spec = _build(path, content["weights"]), content["spec"]
+        provenance = training["provenance"]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
             f"checkpoint {path}: a field is missing or broken: {error}"
         ) from error
+    if not all(math.isfinite(n) and n > 0 for n in (z, y, x)):
+        raise CheckpointError(
+            f"checkpoint {path}: resolution_nm: expected three positive numbers z,y,x, "
+            f"got {training['resolution_nm']!r}."
+        )
+    if spec != _spec(network):
+        raise CheckpointError(
+            f"checkpoint {path}: its spec is {spec!r}, its weights are those of {_spec(network)}. "
+            f"Save it again with save_checkpoint."
+        )
+    return Checkpoint(network, sha256, path.stem, (z, y, x), provenance)
 
 
 def _build(path: Path, content: Any, rename: Callable[[str], str] = str) -> Student:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from emslice.errors import GeometryError, VolumeError
 from emslice.geometry.boxes import Coordinate, Roi
 
@@ -59,12 +61,7 @@ class Placement:
             )
         resolution = None
         if resolution_nm is not None:
-            resolution = triple_nm(resolution_nm) if len(resolution_nm) == 3 else None
-            if resolution is None:
-                raise GeometryError(
-                    f"{where}: resolution_nm: expected three positive numbers z,y,x, "
-                    f"got {resolution_nm!r}."
-                )
+            resolution = check_nm(resolution_nm, f"{where}: resolution_nm")
         return cls(Roi(begin, end - begin), Roi((0, 0, 0), domain), resolution)
 
     def to_attributes(self) -> dict[str, Any]:
@@ -111,14 +108,16 @@ def foreign_resolution(attributes: dict[str, Any]) -> Triple | None:
 def triple_nm(values: Any, units: Any = None) -> Triple | None:
     """Last three numbers in nm; None unless all are positive and their units known.
 
+    Whatever a file holds may be given here.
+
     >>> triple_nm([0.03, 6, 6], ["um", "nm", "nm"])
     (30.0, 6.0, 6.0)
     """
     try:
         numbers = [float(value) for value in values][-3:]
-    except (TypeError, ValueError):
+        names = [units] * 3 if units is None or isinstance(units, str) else list(units)[-3:]
+    except (TypeError, ValueError, OverflowError):
         return None
-    names = [units] * 3 if units is None or isinstance(units, str) else list(units)[-3:]
     factors = [1.0 if name is None else NM.get(str(name).lower(), math.nan) for name in names]
     if len(numbers) != 3 or len(factors) != 3:
         return None
@@ -127,9 +126,18 @@ def triple_nm(values: Any, units: Any = None) -> Triple | None:
     return (z, y, x) if all(math.isfinite(n) and n > 0 for n in (z, y, x)) else None
 
 
-def check_axes(names: Sequence[Any] | None, where: str) -> None:
+def check_nm(values: Any, what: str) -> Triple:
+    """Resolution that someone states, or a `GeometryError` that begins with ``what``."""
+    listed = isinstance(values, list | tuple | np.ndarray)
+    triple = triple_nm(values) if listed and len(values) == 3 else None
+    if triple is None:
+        raise GeometryError(f"{what}: expected three positive numbers z,y,x, got {values!r}.")
+    return triple
+
+
+def check_axes(names: Any, where: str) -> None:
     """Refuse axes that are named and not (..., z, y, x): a transposed volume looks like data."""
-    named = [str(name).lower() for name in names or ()]
+    named = [str(name).lower() for name in names] if isinstance(names, list | tuple) else []
     if {"x", "y", "z"} <= set(named) and named[-3:] != ["z", "y", "x"]:
         raise VolumeError(
             f"{where}: its axes are {','.join(named)}; emslice reads z,y,x with channels first. "
@@ -141,7 +149,7 @@ def _voxels(values: Sequence[int], what: str, least: int) -> Coordinate:
     try:
         whole = [int(value) for value in values]
         legible = len(whole) == 3 and whole == list(values) and min(whole) >= least
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         legible = False
     if not legible:
         raise VolumeError(f"{what}: expected three whole numbers >= {least}, got {values!r}.")

@@ -85,18 +85,20 @@ def create_volume(
         Something is there already, or such an array cannot be made.
     AlignmentError
         A shard is not a whole number of chunks.
+    StorageError
+        The disk is full, or the store failed otherwise.
     """
     path = local_path(url)
     if os.path.lexists(path):
         raise VolumeError(f"{path}: exists already; choose another path or remove it.")
     if format not in FORMATS:
         raise VolumeError(f"{path}: format {format!r}: choose one of {', '.join(FORMATS)}.")
-    voxels = _counts(shape, "shape", path)
+    voxels = counts(shape, "shape", path)
     place = Placement.make(voxels, resolution_nm, offset, domain_shape, str(path))
     chunk, shard = _chunks(voxels, chunk_shape, shard_shape, path)
     if shard is not None and format != "zarr3":
         raise VolumeError(f"{path}: {format} has no shards; leave shard_shape out or use zarr3.")
-    lead, one = ((), ()) if channels is None else (_counts([channels], "channels", path, 1), (1,))
+    lead, one = ((), ()) if channels is None else (counts([channels], "channels", path, 1), (1,))
     plan = Plan(
         shape=(*lead, *voxels),
         dtype=_dtype(dtype, format, path),
@@ -140,7 +142,7 @@ def _create_zarr2(path: Path, plan: Plan) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise VolumeError(f"{path}: cannot be made: {error}") from error
+        raise tensors.failure(f"{path}: cannot be made", error) from error
     metadata = {
         "shape": plan.shape,
         "dtype": plan.dtype.newbyteorder("<").str,
@@ -184,9 +186,9 @@ def _chunks(
     path: Path,
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """Chunk and shard, clipped to the shape; a clipped shard still is whole chunks."""
-    shard = None if shard_shape is None else _counts(shard_shape, "shard_shape", path)
+    shard = None if shard_shape is None else counts(shard_shape, "shard_shape", path)
     if chunk_shape is not None:
-        chunk = _counts(chunk_shape, "chunk_shape", path)
+        chunk = counts(chunk_shape, "chunk_shape", path)
     else:
         chunk = tuple(map(min, DEFAULT_CHUNK, shard or DEFAULT_CHUNK))
     clipped = tuple(map(min, chunk, shape))
@@ -212,8 +214,9 @@ def _dtype(dtype: DTypeLike, format: str, path: Path) -> np.dtype[Any]:
     return found
 
 
-def _counts(values: Sequence[int], what: str, path: Path, length: int = 3) -> tuple[int, ...]:
-    counts = tuple(int(value) for value in values)
-    if len(counts) != length or min(counts) < 1:
+def counts(values: Sequence[int], what: str, path: Path, length: int = 3) -> tuple[int, ...]:
+    """The values, if they are that many positive numbers."""
+    found = tuple(int(value) for value in values)
+    if len(found) != length or min(found) < 1:
         raise VolumeError(f"{path}: {what}: expected {length} positive numbers, got {values!r}.")
-    return counts
+    return found

@@ -47,8 +47,8 @@ class Node:
     """tensorstore's name of the format; empty for a group."""
 
     attributes: dict[str, Any]
-    axes: list[Any] | None
-    """Names of the dimensions, if stated."""
+    axes: Any
+    """Names of the dimensions, if stated: whatever the file holds."""
 
 
 def open_volume(url: str | Path, writable: bool = False) -> Volume:
@@ -77,7 +77,10 @@ def read_node(path: Path) -> Node | None:
     """What a folder holds; None if it is neither an array nor a group."""
     if (meta := _read_json(path / "zarr.json")) is not None:
         driver = "zarr3" if meta.get("node_type") == "array" else ""
-        return Node(driver, meta.get("attributes") or {}, meta.get("dimension_names"))
+        attributes = meta.get("attributes") or {}
+        if not isinstance(attributes, dict):
+            raise VolumeError(f"{path / 'zarr.json'}: its attributes are no JSON object.")
+        return Node(driver, attributes, meta.get("dimension_names"))
     if (path / ".zarray").is_file():
         attributes = _read_json(path / ".zattrs") or {}
         return Node("zarr", attributes, attributes.get("_ARRAY_DIMENSIONS"))

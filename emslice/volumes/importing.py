@@ -1,7 +1,7 @@
 """Importing: any stack of sections, copied once into a chunked volume.
 
-The copy grows in ``DST.partial`` and gets its name when it is whole, so a killed import never
-leaves something that looks finished. What can be read is in `sources.py`.
+The copy gets its name when it is whole (`partial.py`), so a killed import never leaves something
+that looks finished. What can be read is in `sources.py`.
 """
 
 from __future__ import annotations
@@ -9,20 +9,23 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emslice.errors import StorageError, VolumeError
 from emslice.geometry.boxes import Coordinate, Roi, clip
-from emslice.volumes.creating import create_volume
+from emslice.volumes.attributes import check_nm
+from emslice.volumes.creating import counts, create_volume
 from emslice.volumes.formats import open_volume
+from emslice.volumes.partial import growing
 from emslice.volumes.places import local_path
-from emslice.volumes.sources import Source, open_source
+from emslice.volumes.sources import DECODING, Read, Source, open_source
 from emslice.volumes.volume import Volume
 
 SLAB_BYTES = 1 << 30
@@ -52,33 +55,34 @@ def import_volume(
     Raises
     ------
     ConfigError
-        Nothing was written: see `open_source` and `create_volume`; or ``dst`` exists.
+        Nothing was written: see `open_source` and `create_volume`; or ``dst`` exists, or another
+        import to it is running.
+    StorageError
+        A section cannot be decoded, or the disk is full. What was written is removed.
 
     Notes
     -----
     Peak memory: twice a slab, which is a layer of chunks (16 sections) or the part of its rows
-    that fits 1 GiB; and one section if the source is made of images.
+    that fits 1 GiB; and one section if the source is made of images. Of images larger than that,
+    a layer lies decoded on the disk of ``dst`` meanwhile.
     """
     target = local_path(dst)
     if os.path.lexists(target):
         raise VolumeError(f"{target}: exists already; choose another DST or remove it.")
-    partial = target.with_name(f"{target.name}.partial")
-    with open_source(src) as source:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        copy = _create(source, partial, src, resolution_nm, chunk_shape)
-        with ExitStack() as undo:
-            undo.callback(shutil.rmtree, partial)
-            _copy(source, copy, progress)
-            undo.pop_all()
-    partial.rename(target)
-    _sync_folder(target.parent)
+    # Checked here, where DST still has its own name.
+    if resolution_nm is not None:
+        resolution_nm = check_nm(resolution_nm, f"{target}: --resolution")
+    if chunk_shape is not None:
+        chunk_shape = counts(chunk_shape, "chunk_shape", target)
+    with open_source(src) as source, growing(target) as array:
+        copy = _create(source, array, src, resolution_nm, chunk_shape)
+        _copy(source, copy, progress)
     return open_volume(target)
 
 
 def _create(
     source: Source,
-    partial: Path,
+    array: Path,
     src: str | Path,
     resolution_nm: Sequence[float] | None,
     chunk_shape: Sequence[int] | None,
@@ -90,7 +94,7 @@ def _create(
         place = {"offset": source.volume.roi.begin, "domain_shape": source.volume.domain.shape}
         attributes = {**source.volume.attributes, **attributes}
     return create_volume(
-        partial,
+        array,
         shape=source.shape[-3:],
         dtype=_stored_dtype(source.dtype),
         channels=source.shape[0] if len(source.shape) == 4 else None,
@@ -105,26 +109,70 @@ def _copy(source: Source, copy: Volume, progress: Callable[[int, int], None] | N
     voxel = copy.dtype.itemsize * (copy.channels or 1)
     done, total = 0, math.prod(source.shape) * copy.dtype.itemsize
     log.info("importing %s: %d bytes to %s", source.shape, total, copy.url)
-    for slab in _slabs(copy, voxel):
-        z, y, _ = (
-            slice(int(lo), int(hi))
-            for lo, hi in zip(slab.begin - copy.roi.begin, slab.end - copy.roi.begin, strict=True)
-        )
+    band = _band(copy, voxel)
+    with ExitStack() as stack:
+        read = source.read
+        if source.by_section and band < copy.roi.shape[1]:
+            read = stack.enter_context(_decoded_once(source, copy))
+        for slab in _slabs(copy, band):
+            z, y, _ = (
+                slice(int(lo), int(hi))
+                for lo, hi in zip(
+                    slab.begin - copy.roi.begin, slab.end - copy.roi.begin, strict=True
+                )
+            )
+            try:
+                voxels = read(z, y)
+            except DECODING as error:
+                raise StorageError(
+                    f"sections {z.start}:{z.stop} cannot be read: {error}"
+                ) from error
+            copy.write(slab, np.ascontiguousarray(voxels, dtype=copy.dtype))
+            done += voxels.size * copy.dtype.itemsize
+            if progress is not None:
+                progress(done, total)
+
+
+@contextmanager
+def _decoded_once(source: Source, copy: Volume) -> Iterator[Read]:
+    """Read that keeps the current layer in a nameless file, beside the copy.
+
+    Without it every band of rows would decode all its sections again.
+    """
+    *lead, _, height, width = source.shape
+    shape = (*lead, int(copy.chunk_shape[0]), height, width)
+    with TemporaryFile(dir=Path(copy.url).parent) as file:
         try:
-            voxels = source.read(z, y)
-        except (OSError, ValueError) as error:
-            raise StorageError(f"sections {z.start}:{z.stop} cannot be read: {error}") from error
-        copy.write(slab, np.ascontiguousarray(voxels, dtype=copy.dtype))
-        done += voxels.size * copy.dtype.itemsize
-        if progress is not None:
-            progress(done, total)
+            # A full disk is an error here; in the memory map below it would kill the process.
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape) * source.dtype.itemsize)
+        except OSError as error:
+            raise StorageError(f"{copy.url}: no room for a layer of {shape}: {error}") from error
+        layer = np.memmap(file, source.dtype, "r+", shape=shape)
+        held: slice | None = None
+
+        def read(z: slice, y: slice) -> NDArray[Any]:
+            nonlocal held
+            if z != held:
+                held = None
+                for k in range(z.start, z.stop):
+                    section = source.read(slice(k, k + 1), slice(0, height))
+                    layer[..., k - z.start, :, :] = section[..., 0, :, :]
+                held = z
+            return np.array(layer[..., : z.stop - z.start, y, :])
+
+        yield read
 
 
-def _slabs(copy: Volume, voxel_bytes: int) -> Iterator[Roi]:
-    """Boxes of whole chunks, so that none is written twice: a layer, in bands if it is large."""
-    depth, height, _ = copy.chunk_shape
+def _band(copy: Volume, voxel_bytes: int) -> int:
+    """Rows copied at once: whole chunks."""
+    depth, height, _ = (int(n) for n in copy.chunk_shape)
     row_bytes = depth * height * int(copy.roi.shape[2]) * voxel_bytes
-    band = height * max(1, SLAB_BYTES // row_bytes)
+    return height * max(1, SLAB_BYTES // row_bytes)
+
+
+def _slabs(copy: Volume, band: int) -> Iterator[Roi]:
+    """Boxes of whole chunks, so that none is written twice: a layer, in bands if it is large."""
+    depth = copy.chunk_shape[0]
     size = Coordinate(depth, band, copy.roi.shape[2])
     for z in range(0, int(copy.roi.shape[0]), depth):
         for y in range(0, int(copy.roi.shape[1]), band):
@@ -133,12 +181,3 @@ def _slabs(copy: Volume, voxel_bytes: int) -> Iterator[Roi]:
 
 def _stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

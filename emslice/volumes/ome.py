@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,24 +38,30 @@ def level_zero(attributes: dict[str, Any], where: str) -> LevelZero | None:
         image = images[0]
         dataset = image["datasets"][0]
         path = str(dataset["path"])
-    except (KeyError, IndexError, TypeError):
+        axes = image.get("axes") or []
+    except (KeyError, IndexError, TypeError, AttributeError):
         raise VolumeError(
             f"{where}: its OME multiscales name no dataset; open the array itself."
         ) from None
-    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image.get("axes") or ()]
+    listed = axes if isinstance(axes, list) else []
+    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in listed]
     check_axes([axis.get("name") for axis in axes], where)
     scales = [_scale(dataset), _scale(image)]  # the image's own applies to all levels, on top
     if scales[0] is None:
         return LevelZero(path, None)
-    values = [
-        math.prod(pair) for pair in zip(scales[0], scales[1] or [1] * len(scales[0]), strict=False)
-    ]
+    over = [1.0] * len(scales[0]) if scales[1] is None else scales[1]
+    values = [mine * theirs for mine, theirs in zip(scales[0], over, strict=False)]
     units = [axis.get("unit") for axis in axes] or None
     return LevelZero(path, triple_nm(values, units))
 
 
 def _scale(part: dict[str, Any]) -> list[float] | None:
-    for transformation in part.get("coordinateTransformations") or ():
-        if transformation.get("type") == "scale":
-            return list(transformation["scale"])
+    """Factors of the scale; None if there is none, empty (hence no resolution) if illegible."""
+    steps = part.get("coordinateTransformations")
+    for step in steps if isinstance(steps, list) else ():
+        if isinstance(step, dict) and step.get("type") == "scale":
+            try:
+                return [float(value) for value in step["scale"]]
+            except (KeyError, TypeError, ValueError, OverflowError):
+                return []
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,16 +16,20 @@ IMPORTED_SUFFIXES = (*HDF5_SUFFIXES, *IMAGE_SUFFIXES, ".npy")
 
 
 def local_path(url: str | Path) -> Path:
-    """Absolute path of a local folder, from a path or a ``file://`` URL.
+    """Absolute path of any local folder or file, from a path or a ``file://`` URL.
+
+    ``~`` is expanded and ``..`` resolved, as tensorstore takes neither; links are kept.
 
     >>> local_path("file:///data/raw%20em.zarr")
     PosixPath('/data/raw em.zarr')
+    >>> local_path("/data/run/../raw.zarr")
+    PosixPath('/data/raw.zarr')
     """
     text = str(url)
     if not text:
-        raise VolumeError("The path of the volume is empty; give a folder.")
+        raise VolumeError("A path is empty; give a folder.")
     if "://" not in text:
-        return Path(text).expanduser().absolute()
+        return Path(os.path.abspath(os.path.expanduser(text)))
     parts = urlsplit(text)
     if parts.scheme != "file":
         raise VolumeError(
@@ -35,7 +41,7 @@ def local_path(url: str | Path) -> Path:
             f"{text}: file:// takes an absolute path, as in file:///data/raw.zarr, "
             f"and got the host {parts.netloc!r}."
         )
-    return Path(unquote(parts.path)).absolute()
+    return Path(os.path.abspath(unquote(parts.path)))
 
 
 def split_dataset(source: str) -> tuple[str, str | None]:
@@ -53,6 +59,10 @@ def split_dataset(source: str) -> tuple[str, str | None]:
 
 
 def import_command(source: str | Path) -> str:
-    """The command that turns this file or folder of images into a volume."""
-    stem = Path(split_dataset(str(source))[0])
-    return f"emslice import {source} {stem.with_suffix('.zarr')}"
+    """The command that turns this file or folder of images into a volume, for a shell.
+
+    >>> import_command("my data/a.h5:raw")
+    "emslice import 'my data/a.h5:raw' 'my data/a.zarr'"
+    """
+    target = Path(split_dataset(str(source))[0]).with_suffix(".zarr")
+    return shlex.join(["emslice", "import", str(source), str(target)])

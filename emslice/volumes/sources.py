@@ -6,6 +6,7 @@ A source is checked when it is opened, before anything is written.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,12 @@ from emslice.volumes.volume import Volume
 GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "F")
 """Pillow's modes of one number a pixel that is not an index into a palette."""
 
+DECODING = (OSError, ValueError, RuntimeError, ImportError, EOFError, SyntaxError, zlib.error)
+"""What h5py, tifffile, imagecodecs and Pillow raise over damaged data or a codec they lack."""
+
+Read = Callable[[slice, slice], NDArray[Any]]
+"""Voxels of these sections and rows, all channels and columns."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -45,12 +52,13 @@ class Source:
 
     dtype: np.dtype[Any]
 
-    read: Callable[[slice, slice], NDArray[Any]]
-    """Voxels of these sections and rows, all channels and columns."""
-
+    read: Read
     resolution_nm: Triple | None = None
     volume: Volume | None = field(default=None)
     """Set if the source has a place in a domain that the copy must keep."""
+
+    by_section: bool = False
+    """A few rows cost as much as the whole section, which has to be decoded."""
 
 
 @contextmanager
@@ -60,7 +68,8 @@ def open_source(text: str | Path) -> Iterator[Source]:
     Raises
     ------
     VolumeError
-        Missing, of a kind that is not imported, or not a 3D array (4D with leading channels).
+        Missing, of a kind that is not imported, not a 3D array (4D with leading channels), or
+        its first section cannot be decoded.
     """
     name, dataset = split_dataset(str(text))
     path = local_path(name)
@@ -97,6 +106,10 @@ def _check(source: Source, text: str) -> None:
         raise VolumeError(f"{text}: its shape {shape} has channels last; move them first.")
     if dtype.kind not in KINDS or dtype.itemsize > 8:
         raise VolumeError(f"{text}: holds {dtype}; a volume holds bool, integers or floats.")
+    try:
+        source.read(slice(0, 1), slice(0, 1))
+    except DECODING as error:
+        raise VolumeError(f"{text}: its first section cannot be decoded: {error}") from error
 
 
 def _from_array(array: Any, resolution_nm: Triple | None = None) -> Source:
@@ -170,7 +183,7 @@ def _open_tiff(path: Path, stack: ExitStack) -> Source:
     if stored.dataoffset is not None:
         # ImageJ writes stacks above 4 GB with one page entry: only the memory map sees them all.
         return _from_array(tifffile.memmap(path, mode="r", series=0))
-    return Source(shape, stored.dtype, _by_section(_tiff_section(stored), shape))
+    return _by_section(_tiff_section(stored), shape, stored.dtype)
 
 
 def _tiff_section(series: tifffile.TiffPageSeries) -> Callable[[int], NDArray[Any]]:
@@ -186,14 +199,18 @@ def _tiff_section(series: tifffile.TiffPageSeries) -> Callable[[int], NDArray[An
 
 
 def _by_section(
-    section: Callable[[int], NDArray[Any]], shape: tuple[int, ...]
-) -> Callable[[slice, slice], NDArray[Any]]:
-    """Read for a source that decodes whole sections, one at a time."""
+    section: Callable[[int], NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Source:
+    """Source that decodes whole sections, and holds one of them at a time."""
+    *lead, _, _, width = shape
 
     def read(z: slice, y: slice) -> NDArray[Any]:
-        return np.stack([section(k)[..., y, :] for k in range(z.start, z.stop)], axis=-3)
+        rows = np.empty((*lead, z.stop - z.start, y.stop - y.start, width), dtype)
+        for k in range(z.start, z.stop):
+            rows[..., k - z.start, :, :] = section(k)[..., y, :]
+        return rows
 
-    return read
+    return Source(shape, dtype, read, by_section=True)
 
 
 def _open_folder(path: Path) -> Source:
@@ -225,7 +242,7 @@ def _open_images(path: Path, images: list[Path]) -> Source:
                 f"{image.name} is {facts[0]} {facts[1]}."
             )
     shape = (len(images), *first[0])
-    return Source(shape, first[1], _by_section(lambda z: _read_image(images[z]), shape))
+    return _by_section(lambda z: _read_image(images[z]), shape, first[1])
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

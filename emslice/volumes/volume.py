@@ -28,7 +28,7 @@ class Volume(Protocol):
     """
 
     url: str
-    """Absolute path on a folder, ``"memory"`` for an array."""
+    """Absolute path of a folder, ``"memory"`` for an array."""
 
     dtype: np.dtype[Any]
 
@@ -81,7 +81,8 @@ class Volume(Protocol):
 class ArrayVolume:
     """A volume around a NumPy array, which it shares: a write changes the array.
 
-    Memory has no chunks, so a chunk is one voxel unless ``chunk_shape`` says otherwise.
+    Memory has no chunks, so a chunk is one voxel unless ``chunk_shape`` says otherwise. An array
+    in foreign byte order reads as native numbers.
 
     Examples
     --------
@@ -108,14 +109,14 @@ class ArrayVolume:
         place = Placement.make(array.shape[-3:], resolution_nm, offset, domain_shape, url)
         self.array = array
         self.url = url
-        self.dtype = array.dtype
+        self.dtype = array.dtype.newbyteorder("=")
         self.channels = array.shape[0] if array.ndim == 4 else None
         self.roi, self.domain, self.resolution_nm = place.roi, place.domain, place.resolution_nm
         self.chunk_shape = self.shard_shape = Coordinate(chunk_shape)
         self.attributes = dict(attributes or {})
 
     def read(self, roi: Roi) -> NDArray[Any]:
-        return self.array[(..., *within(roi, self.roi))].copy(order="C")
+        return self.array[(..., *within(roi, self.roi))].astype(self.dtype, order="C")
 
     def write(self, roi: Roi, array: NDArray[Any]) -> None:
         _check_write(self, roi, array)
@@ -157,7 +158,7 @@ class StoredVolume:
         _check_write(self, roi, array)
         box = (..., *within(roi, self.roi))
         try:
-            self._tensor[box].write(array).result()
+            tensors.write_tensor(self._tensor[box], array)
         except tensors.ERRORS as error:
             raise StorageError(f"{self.url}: writing {show(roi)} failed: {error}") from error
 

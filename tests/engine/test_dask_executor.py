@@ -190,6 +190,17 @@ def listening(pid):
     return [socket.inet_ntoa(bytes.fromhex(local.split(":")[0])[::-1]) for local in ours]
 
 
+def test_a_worker_that_is_stopped_while_it_starts_is_replaced(tmp_path, records):
+    stage = Squares(str(tmp_path), 30, seconds=0.02)
+    with DaskExecutor.local(1, start_s=3) as executor:
+        (first,) = children()
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: children() and children() != [first])
+        os.kill(children()[0], signal.SIGSTOP)
+        assert run_stage(stage, executor, records).is_complete
+    assert children() == []
+
+
 def test_only_loopback_is_listened_to(two_workers):
     assert two_workers.n_workers == 2
     found = [address for pid in [os.getpid(), *children()] for address in listening(pid)]

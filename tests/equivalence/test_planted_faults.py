@@ -1,0 +1,83 @@
+"""The equivalence tests catch the faults that matter: each is planted, and must be found."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+SCRIPT = """
+import numpy as np
+from equivalence.blocks import roi_in, segment_in_blocks, whole
+from emslice.ops.linkage import Linkage
+for seed in range(150):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers((2, 8, 8), (5, 16, 18)))
+    levels = np.linspace(0, 255, rng.choice([2, 3, 6, 40])).astype(np.uint8)
+    codes = levels[rng.integers(0, len(levels), (3, *shape))]
+    if seed % 3 == 0:  # wide fragments, which feel the halo
+        codes = np.maximum(codes, (rng.random((3, *shape)) < 0.9) * np.uint8(200))
+    roi, domain = roi_in(shape, (0, 0, 0), (0, 0, 0))
+    block = tuple(int(n) for n in rng.integers(2, 8, 3))
+    for linkage in (Linkage("mean"), Linkage("quantile_max", 25), Linkage()):
+        method = (linkage, 0.5, 0.1, 3)
+        blocks, merges = segment_in_blocks(codes, roi, domain, block, *method)
+        segments, all_merges = whole(codes, roi, domain, *method)
+        if merges != all_merges or not np.array_equal(blocks, segments):
+            raise SystemExit(3)
+"""
+
+
+def outcome(tmp_path, file, good, bad):
+    """Exit code of the equivalence script on a copy of the code with one line changed."""
+    shutil.copytree(ROOT / "emslice", tmp_path / "emslice", ignore=shutil.ignore_patterns("*.nb?"))
+    shutil.copytree(ROOT / "tests" / "equivalence", tmp_path / "equivalence")
+    path = tmp_path / file
+    text = path.read_text()
+    assert text.count(good) == 1, f"{file} has {text.count(good)} of {good!r}"
+    path.write_text(text.replace(good, bad))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, cwd=tmp_path, capture_output=True
+    )
+    assert done.returncode in (0, 1, 3), done.stderr.decode()
+    return done.returncode
+
+
+@pytest.mark.parametrize(
+    ("file", "good", "bad"),
+    [
+        pytest.param(
+            "equivalence/blocks.py", "(0, radius, radius)", "(0, radius - 1, radius - 1)",
+            id="a halo one voxel short",
+        ),
+        pytest.param(
+            "emslice/ops/open_graph.py",
+            "codes[start[:-1][twice]] = largest[twice]",
+            "codes[start[:-1][twice]] = codes[start[:-1][twice]]",
+            id="a base pair seen twice does not take the maximum",
+        ),
+        pytest.param(
+            "emslice/ops/merging.py",
+            "rank[winner] = max(rank[winner], rank[loser])",
+            "rank[winner] = min(rank[winner], rank[loser])",
+            id="the better tie is kept",
+        ),
+        pytest.param(
+            "emslice/ops/merging.py",
+            "waiting[a] = waiting[b] = True",
+            "waiting[a] = waiting[a]",
+            id="no contagion",
+        ),
+    ],
+)  # fmt: skip
+def test_a_planted_fault_is_found(tmp_path, file, good, bad):
+    assert outcome(tmp_path, file, good, bad) != 0
+
+
+def test_the_code_as_it_is_passes(tmp_path):
+    assert outcome(tmp_path, "emslice/units.py", "Numbers as people", "Numbers as some people") == 0
