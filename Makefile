@@ -2,23 +2,25 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check lint bench clean
 
 demo: .venv/demo.done  ## a synthetic volume, segmented, scored and drawn; under two minutes
 	rm -rf emslice-demo
 	$(BIN)/emslice demo --out emslice-demo
 
-test: .venv/test.done  ## the tests; under ten minutes on two cores
+test: .venv/test.done  ## the tests; under twelve minutes on two cores
 	$(BIN)/pytest -n 2 --dist loadfile
 
-check: .venv/check.done  ## what a change must pass: lint, format, types, tests
+check: lint test  ## what a change must pass
+
+lint: .venv/check.done  ## ruff, ruff format, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile
 
-bench: .venv/test.done  ## the main job on real data, step by step, and beside waterz
+bench: .venv/test.done  ## on real data: the main job step by step and beside waterz; blocks
 	$(BIN)/python -m benchmarks.main_job
+	$(BIN)/python -m benchmarks.blocks
 
 clean:
 	rm -rf .venv emslice-demo

@@ -1,10 +1,14 @@
 """Whole jobs as the README and the workflows show them, on real EM."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
 import yaml
+from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,17 +30,36 @@ def test_segment_zarr_imports_segments_and_scores(data_dir, tmp_path):
     assert record["config"]["affinities"] == "keep"
 
 
-def test_a_wrong_key_is_found_before_anything_is_copied(data_dir, tmp_path):
-    config = tmp_path / "c.yaml"
-    config.write_text("treshold: 1\n")
-    done = subprocess.run(
-        [
-            sys.executable, str(ROOT / "workflows" / "segment_zarr.py"),
-            f"{data_dir}/ac4_crop.h5:raw", "weights.ckpt", str(tmp_path / "out"),
-            "--config", str(config),
-        ],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "treshold" in done.stderr
-    assert not (tmp_path / "out").exists()
+MISTAKES = {
+    "a key": (["--config", "c.yaml"], "treshold"),
+    "weights": (["--checkpoint", "gone.ckpt"], "gone.ckpt: cannot be read"),
+    "a box": (["--roi", "0:4,0:99,:"], "leaves the volume"),
+    "a truth that is gone": (["--truth", "gone.h5:labels"], "gone.h5: no such file"),
+    "a truth that is raw": (["--truth", "float.npy"], "expected integer labels"),
+    "a truth that is small": (["--truth", "small.npy"], "covers 0:2,0:7,0:11, not all of 0:5,"),
+    "a truth outside the box": (
+        ["--truth", "small.npy", "--roi", "1:3,:,:"], "covers 0:2,0:7,0:11, not all of 1:3,"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_found_before_anything_is_copied(
+    small_checkpoint, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("treshold: 1\n")
+    for name, array in (
+        ("raw", np.zeros((5, 7, 11), np.uint8)),
+        ("float", np.zeros((5, 7, 11))),
+        ("small", np.zeros((2, 7, 11), np.uint8)),
+    ):
+        np.save(name, array)
+    checkpoint = str(small_checkpoint)
+    if options[0] == "--checkpoint":
+        checkpoint, options = options[1], []
+    main = runpy.run_path(str(ROOT / "workflows" / "segment_zarr.py"))["main"]
+    done = CliRunner().invoke(main, ["raw.npy", checkpoint, "out", *options])
+    assert done.exit_code == 2, done.output
+    assert message in done.output
+    assert not Path("out").exists()

@@ -191,6 +191,27 @@ def listening(pid):
 
 
 def test_a_worker_that_is_stopped_while_it_starts_is_replaced(tmp_path, records):
+    before = set(children())
+    stage = Squares(str(tmp_path), 30, seconds=0.02)
+    with DaskExecutor.local(1, start_s=3) as executor:
+        (first,) = set(children()) - before
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: set(children()) - before - {first})
+        (second,) = set(children()) - before - {first}
+        os.kill(second, signal.SIGSTOP)
+        assert run_stage(stage, executor, records).is_complete
+    assert set(children()) == before
+
+
+def listening(pid):
+    """Addresses at which a process waits for connections."""
+    links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ours = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in links]
+    return [socket.inet_ntoa(bytes.fromhex(local.split(":")[0])[::-1]) for local in ours]
+
+
+def test_a_worker_that_is_stopped_while_it_starts_is_replaced(tmp_path, records):
     stage = Squares(str(tmp_path), 30, seconds=0.02)
     with DaskExecutor.local(1, start_s=3) as executor:
         (first,) = children()

@@ -87,6 +87,28 @@ def test_truth_without_labels_is_an_error():
         count_overlaps(nothing, nothing).scores()
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.full((1, 2, 3), 0.9), "holds float64; labels are integers"),
+        (np.full((1, 2, 3), 2.0, np.float32), "holds float32"),
+        (np.full((1, 2, 3), 1j), "holds complex128"),
+        (np.full((1, 2, 3), -1), "holds the label -1; labels are 0 or more"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_what_are_no_labels_is_refused_and_not_cast(labels, message, first):
+    good = np.ones((1, 2, 3), np.uint8)
+    pair = (labels, good) if first else (good, labels)
+    with pytest.raises(ConfigError, match=f"{'segmentation' if first else 'truth'}: {message}"):
+        count_overlaps(*pair)
+
+
+def test_booleans_are_labels():
+    mask = np.array([[[True, False, True]]])
+    assert count_overlaps(mask, mask).scores().voi == 0
+
+
 def test_shapes_that_differ_are_an_error():
     with pytest.raises(ConfigError, match=r"\(2, 3, 4\).*\(2, 4, 3\)"):
         count_overlaps(np.ones((2, 3, 4), int), np.ones((2, 4, 3), int))

@@ -248,7 +248,7 @@ def test_a_broken_field_is_refused(changed, key, value):
     assert_refused(changed(lambda content: content.update({key: value})))
 
 
-@pytest.mark.parametrize("key", ["training", "weights"])
+@pytest.mark.parametrize("key", ["training", "weights", "spec"])
 def test_a_missing_field_is_refused(changed, key):
     assert_refused(changed(lambda content: content.pop(key)), key)
 
@@ -256,6 +256,44 @@ def test_a_missing_field_is_refused(changed, key):
 @pytest.mark.parametrize("value", [None, 4, [4.0, 4.0], ["a", 1, 2], [1, 2, 3, 4]], ids=repr)
 def test_a_resolution_that_is_no_triple_is_refused(changed, value):
     assert_refused(changed(lambda content: content["training"].update(resolution_nm=value)))
+
+
+@pytest.mark.parametrize("value", [[0, 4, 4], [4, -4, 4], [4, 4, float("nan")], [1e999, 4, 4]])
+def test_a_resolution_that_is_not_positive_and_finite_is_refused(changed, value):
+    path = changed(lambda content: content["training"].update(resolution_nm=value))
+    assert_refused(path, "resolution_nm: expected three positive numbers z,y,x, got")
+
+
+@pytest.mark.parametrize(
+    "change", [{"network": "teacher"}, {"features": 4}, {"embedding": 9}], ids=str
+)
+def test_a_spec_that_contradicts_the_weights_is_refused(changed, change):
+    path = changed(lambda content: content["spec"].update(change))
+    assert_refused(path, "its spec is", "'features': 2, 'embedding': 3")
+
+
+def test_a_spec_that_is_no_dict_is_refused(changed):
+    assert_refused(changed(lambda content: content.update(spec=[1])), "its spec is [1]")
+
+
+def test_saving_does_not_touch_a_file_that_only_looks_partial(tmp_path, network):
+    (tmp_path / "a.ckpt.partial").write_text("years of work")
+    save_checkpoint(tmp_path / "a.ckpt", network, RESOLUTION_NM, {})
+    assert (tmp_path / "a.ckpt.partial").read_text() == "years of work"
+
+
+def test_a_save_that_fails_leaves_the_old_file_alone(saved, network, monkeypatch):
+    before = saved.read_bytes()
+
+    def fail(content, file):
+        file.write(b"half")
+        raise OSError("full")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="full"):
+        save_checkpoint(saved, network, RESOLUTION_NM, {})
+    assert saved.read_bytes() == before
+    assert os.listdir(saved.parent) == [saved.name]
 
 
 class Evil:

@@ -28,6 +28,20 @@ class TestArrayVolume(VolumeContract):
             ArrayVolume(np.zeros((4, 5)))
 
 
+class TestForeignByteOrder(VolumeContract):
+    """NumPy arrays from HDF5, TIFF or another machine."""
+
+    def make(self, tmp_path, dtype, channels=None):
+        shape = SHAPE if channels is None else (channels, *SHAPE)
+        foreign = np.zeros(shape, np.dtype(dtype).newbyteorder(">"))
+        return ArrayVolume(foreign, **PLACE, attributes=NOTE)
+
+    def test_reads_native_numbers(self):
+        volume = ArrayVolume(np.arange(6, dtype=">u2").reshape(1, 2, 3))
+        assert volume.read(volume.roi).dtype.isnative
+        assert volume.read(volume.roi).tolist() == [[[0, 1, 2], [3, 4, 5]]]
+
+
 class StoredContract(VolumeContract):
     format = "zarr3"
     shard_shape = None

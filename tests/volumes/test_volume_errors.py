@@ -1,13 +1,16 @@
 """Every refusal of `open_volume` and `create_volume`, and what it tells the user."""
 
 import json
+import resource
+import shlex
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import zarr
 
 import emslice.volumes.formats
-from emslice.errors import AlignmentError, ConfigError, GeometryError, VolumeError
+from emslice.errors import AlignmentError, ConfigError, GeometryError, StorageError, VolumeError
 from emslice.volumes import create_volume, open_volume
 
 
@@ -35,6 +38,16 @@ def test_a_file_is_told_to_be_imported(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(VolumeError, match=rf"`emslice import {tmp_path}/{name} {tmp_path}/a.zarr`"):
         open_volume(tmp_path / name)
+
+
+def test_the_command_to_import_survives_a_space_in_the_path(tmp_path):
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    (folder / "a.h5").touch()
+    with pytest.raises(VolumeError) as caught:
+        open_volume(f"{folder}/a.h5:raw")
+    command = str(caught.value).split("`")[1]
+    assert shlex.split(command) == ["emslice", "import", f"{folder}/a.h5:raw", f"{folder}/a.zarr"]
 
 
 def test_a_dataset_in_a_file_is_told_to_be_imported(tmp_path):
@@ -140,6 +153,76 @@ def test_an_ome_group_without_level_0_is_refused(tmp_path, datasets):
         open_volume(tmp_path)
 
 
+ODD = [7, -1, "x", "666", True, [], [7], {}, {"a": 1}, [None] * 3, [[1]] * 3, ["a", 1, {}],
+       [0, -4, 5], [10**400, 1, 1], [float("inf")] * 3]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ODD, ids=str)
+@pytest.mark.parametrize("format", ["zarr2", "zarr3", "n5"])
+def test_odd_attributes_are_understood_or_refused(tmp_path, value, format):
+    make(tmp_path / "a", format=format)
+    name = {"zarr2": ".zattrs", "zarr3": "zarr.json", "n5": "attributes.json"}[format]
+    whole = json.loads((tmp_path / "a" / name).read_text())
+    keys = ["resolution_nm", "offset", "domain_shape", "resolution", "voxel_size", "units",
+            "pixelResolution", "_ARRAY_DIMENSIONS"]  # fmt: skip
+    refused = 0
+    for key in keys:
+        changed = json.loads(json.dumps(whole))
+        place = changed["attributes"] if format == "zarr3" else changed
+        place.pop("resolution_nm", None)
+        place.update({"resolution": [40, 4, 8]} if key == "units" else {})
+        place[key] = value
+        write_json(tmp_path / "a" / name, changed)
+        refused += not is_openable(tmp_path / "a")
+    assert 3 <= refused <= 4  # our own three keys are a promise; axes may be in another order
+
+
+def is_openable(path):
+    """False if it is refused as it should be; another error is one."""
+    try:
+        open_volume(path)
+    except ConfigError as error:
+        assert str(path) in str(error)
+        return False
+    return True
+
+
+@pytest.mark.parametrize("value", ODD, ids=str)
+@pytest.mark.parametrize("key", ["attributes", "dimension_names"])
+def test_odd_zarr_metadata_are_understood_or_refused(tmp_path, value, key):
+    make(tmp_path / "a")
+    meta = json.loads((tmp_path / "a" / "zarr.json").read_text())
+    for node in (meta, {"zarr_format": 3, "node_type": "group"}):
+        write_json(tmp_path / "a" / "zarr.json", {**node, key: value})
+        is_openable(tmp_path / "a")
+
+
+def ome_group(path, image):
+    """OME-Zarr 0.4 group with one array."""
+    make(path / "0", format="zarr2")
+    write_json(path / ".zgroup", {"zarr_format": 2})
+    write_json(path / ".zattrs", {"multiscales": [{"datasets": [{"path": "0"}], **image}]})
+    return path
+
+
+@pytest.mark.parametrize("value", [*ODD, "gone"], ids=str)
+@pytest.mark.parametrize("where", ["scale", "step", "steps", "image", "axes", "unit", "images"])
+def test_an_ome_scale_that_is_illegible_is_unknown(tmp_path, value, where):
+    step = {"type": "scale", "scale": value} if value != "gone" else {"type": "scale"}
+    steps = {"scale": [step], "step": [value], "steps": value}.get(
+        where, [{"type": "scale", "scale": [40, 4, 8]}]
+    )
+    image = {"datasets": [{"path": "0", "coordinateTransformations": steps}]}
+    image |= {"image": {"coordinateTransformations": [step]}, "axes": {"axes": value},
+              "unit": {"axes": [{"name": n, "unit": value} for n in "zyx"]}}.get(where, {})  # fmt: skip
+    group = ome_group(tmp_path / "a", image)
+    if where == "images":
+        write_json(group / ".zattrs", {"multiscales": value})
+        assert not is_openable(group)
+    else:
+        assert open_volume(group).resolution_nm == ((40, 4, 8) if where == "axes" else None)
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [
@@ -147,6 +230,7 @@ def test_an_ome_group_without_level_0_is_refused(tmp_path, datasets):
         ({"domain_shape": [5, 7]}, "domain_shape: expected three whole numbers"),
         ({"domain_shape": [9, 9, 99], "offset": [0, -1, 0]}, "offset: expected three whole"),
         ({"resolution_nm": [40, 4]}, "resolution_nm: expected three positive"),
+        ({"resolution_nm": 7}, "resolution_nm: expected three positive numbers z,y,x, got 7"),
     ],
 )
 def test_a_place_outside_the_domain_is_refused(tmp_path, place, message):
@@ -183,6 +267,43 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
         make(tmp_path / "a", **changes)
     assert not (tmp_path / "a").exists()
+
+
+@contextmanager
+def files_of_at_most(n_bytes):
+    """As on a disk that is full: a larger file cannot be written."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("format", ["zarr2", "zarr3", "n5"])
+def test_a_full_disk_is_a_failure_and_no_refusal(tmp_path, format):
+    with files_of_at_most(10), pytest.raises(StorageError, match="cannot be made") as caught:
+        make(tmp_path / "a", format=format)
+    assert caught.value.exit_code == 1
+    assert "File too large" in str(caught.value)
+
+
+def test_nothing_is_still_written_after_a_write_has_failed(tmp_path):
+    """The first chunk is too large for the disk; the others would follow later."""
+    volume = make(tmp_path / "a", shape=(100, 50, 50), chunk_shape=(5, 5, 5))
+    voxels = np.ones(volume.roi.shape, np.uint8)
+    voxels[:5, :5, :5] = np.random.default_rng(0).integers(0, 256, (5, 5, 5), np.uint8)
+    with files_of_at_most(100), pytest.raises(StorageError, match="File too large"):
+        volume.write(volume.roi, voxels)
+    written = [path for path in (tmp_path / "a" / "c").rglob("*") if path.is_file()]
+    assert len(written) == 20 * 10 * 10 - 1
+
+
+@pytest.mark.parametrize("format", ["zarr2", "zarr3", "n5"])
+def test_a_place_that_cannot_be_is_refused(tmp_path, format):
+    (tmp_path / "file").touch()
+    with pytest.raises(VolumeError, match="cannot be made"):
+        make(tmp_path / "file" / "a", format=format)
 
 
 def test_chunks_and_shards_are_clipped_to_the_shape(tmp_path):

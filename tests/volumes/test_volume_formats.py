@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from emslice.geometry.boxes import Roi
-from emslice.volumes import create_volume, open_volume
+from emslice.volumes import create_volume, local_path, open_volume
 
 VOXELS = np.random.default_rng(1).integers(0, 2**64 - 1, (5, 7, 11), dtype=np.uint64)
 ZARR_FORMATS = [("zarr2", None), ("zarr3", None), ("zarr3", (4, 4, 8))]
@@ -164,3 +164,22 @@ def test_an_array_beside_its_domain_keeps_its_place(tmp_path):
     place = {"offset": [1, 2, 3], "domain_shape": [9, 9, 99]}
     volume = open_volume(zarr3_array(tmp_path / "a", place))
     assert (volume.roi, volume.domain.shape) == (Roi((1, 2, 3), (5, 7, 11)), (9, 9, 99))
+
+
+@pytest.mark.parametrize("url", ["../raw.zarr", "./sub/../../raw.zarr", "~/raw.zarr",
+                                 "file://{}/sub/../raw.zarr"])  # fmt: skip
+def test_a_path_may_go_up_or_home(tmp_path, monkeypatch, url):
+    (tmp_path / "sub" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "sub")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    url = url.format(tmp_path)
+    made = create_volume(url, shape=(5, 7, 11), dtype="u8")
+    made.write(made.roi, VOXELS)
+    volume = open_volume(url)
+    assert volume.url == str(local_path(url)) == str(tmp_path / "raw.zarr")
+    np.testing.assert_array_equal(volume.read(volume.roi), VOXELS)
+
+
+def test_the_home_of_nobody_is_a_folder_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert local_path("~no_such_user/a") == tmp_path / "~no_such_user" / "a"

@@ -1,5 +1,6 @@
 """`import_volume`: every kind of source, every refusal, and a kill in the middle."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import tifffile
 from PIL import Image
 
 import emslice.volumes.importing
+import emslice.volumes.sources
 from emslice.errors import ConfigError, StorageError, VolumeError
 from emslice.geometry.boxes import Roi
 from emslice.volumes import create_volume, open_volume
 from emslice.volumes.importing import import_volume
+from emslice.volumes.partial import ARRAY, LOCK
 
 VOXELS = np.random.default_rng(3).integers(0, 256, (11, 17, 23), dtype=np.uint8)
 
@@ -70,6 +73,9 @@ SOURCES = {
     "imagej": lambda tmp: write_tiff(tmp / "a.tif", VOXELS, imagej=True),
     "zlib tiff": lambda tmp: write_tiff(
         tmp / "a.TIFF", VOXELS, compression="zlib", photometric="minisblack"
+    ),
+    "lzw tiff": lambda tmp: write_tiff(
+        tmp / "a.tif", VOXELS, compression="lzw", photometric="minisblack"
     ),
     "big-endian tiff": lambda tmp: write_tiff(
         tmp / "a.tif", VOXELS.astype("u2"), byteorder=">", photometric="minisblack"
@@ -251,6 +257,37 @@ def test_other_files_among_the_sections_are_ignored(tmp_path):
     np.testing.assert_array_equal(read_all(import_volume(folder, tmp_path / "o")), VOXELS)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_bands_of_rows_decode_each_section_once(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(emslice.volumes.importing, "SLAB_BYTES", 1)
+    decoded, decode = [], emslice.volumes.sources._read_image
+    monkeypatch.setattr(
+        emslice.volumes.sources, "_read_image", lambda path: decoded.append(path) or decode(path)
+    )
+    source = write_sections(tmp_path / "s", VOXELS, suffix)
+    volume = import_volume(source, tmp_path / "o", chunk_shape=(4, 8, 8))
+    np.testing.assert_array_equal(read_all(volume), VOXELS)
+    assert len(decoded) == len(VOXELS) + 1  # the first is tried before anything is written
+
+
+def test_a_read_of_rows_does_not_keep_the_sections(tmp_path):
+    source = write_sections(tmp_path / "s", VOXELS, ".tif")
+    with emslice.volumes.sources.open_source(source) as opened:
+        assert opened.read(slice(2, 6), slice(3, 5)).base is None
+
+
+def test_what_cannot_be_decoded_is_refused_before_anything_is_written(tmp_path):
+    source = write_tiff(tmp_path / "a.tif", VOXELS, compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(source) as file:
+        begin, size = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
+    with open(source, "r+b") as file:
+        file.seek(begin)
+        file.write(bytes(size))
+    with pytest.raises(VolumeError, match="its first section cannot be decoded"):
+        import_volume(source, tmp_path / "out.zarr")
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_an_existing_destination_is_refused(tmp_path):
     (tmp_path / "out.zarr").mkdir()
     with pytest.raises(VolumeError, match=r"out.zarr: exists already; choose another DST"):
@@ -264,6 +301,85 @@ def test_a_section_that_breaks_off_stops_the_import_without_a_trace(tmp_path):
     with pytest.raises(StorageError, match=r"sections 8:11 cannot be read"):
         import_volume(folder, tmp_path / "out.zarr", chunk_shape=(4, 8, 8))
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("nm", [(40, 4), (40, 4, -8), (40, 4, float("nan"))])
+def test_a_resolution_that_is_none_is_refused_by_the_option_and_dst(tmp_path, nm):
+    source = write_npy(tmp_path / "a.npy", VOXELS)
+    with pytest.raises(ConfigError, match=r"out.zarr: --resolution: expected three") as caught:
+        import_volume(source, tmp_path / "out.zarr", nm)
+    assert "partial" not in str(caught.value)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_an_import_that_fails_in_a_write_leaves_nothing(tmp_path):
+    """In a process of its own, whose files must not grow: chunks of noise do not fit, others do."""
+    voxels = np.ones((64, 40, 40), np.uint8)
+    voxels[:4, :4, :4] = np.random.default_rng(0).integers(0, 256, (4, 4, 4))
+    source, target = write_npy(tmp_path / "a.npy", voxels), tmp_path / "out.zarr"
+    code = (
+        "import resource, sys; from emslice.volumes.importing import import_volume;"
+        "import emslice.volumes.creating as c; make = c.tensors.create_tensor\n"
+        "def then_full(*args):\n"
+        "    make(*args); resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))\n"
+        "c.tensors.create_tensor = then_full\n"
+        "import_volume(sys.argv[1], sys.argv[2], chunk_shape=(64, 4, 4))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, source, target], timeout=60, capture_output=True, text=True
+    )
+    assert "StorageError" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_an_import_that_cannot_make_its_array_leaves_nothing(tmp_path, monkeypatch):
+    def fail(path, driver, metadata):
+        Path(path, "half").mkdir(parents=True)
+        raise StorageError("full")
+
+    monkeypatch.setattr("emslice.volumes.tensors.create_tensor", fail)
+    with pytest.raises(StorageError, match="full"):
+        import_volume(write_npy(tmp_path / "a.npy", VOXELS), tmp_path / "out.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize("names", [["thesis.txt"], [ARRAY], [LOCK, "thesis.txt"]])
+def test_a_folder_of_that_name_that_is_not_ours_is_refused_and_kept(tmp_path, names):
+    folder = tmp_path / "out.zarr.partial"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text("years of work")
+    with pytest.raises(VolumeError, match=r"out.zarr: .*out.zarr.partial is in the way"):
+        import_volume(write_npy(tmp_path / "a.npy", VOXELS), tmp_path / "out.zarr")
+    assert sorted(os.listdir(folder)) == sorted(names)
+
+
+def test_a_second_import_to_the_same_destination_is_refused_while_the_first_runs(tmp_path):
+    source, target = write_npy(tmp_path / "a.npy", VOXELS), tmp_path / "out.zarr"
+    refusals = []
+
+    def again(done, total):
+        with pytest.raises(VolumeError, match="another import to it is running") as caught:
+            import_volume(source, target)
+        refusals.append(caught)
+
+    volume = import_volume(source, target, chunk_shape=(4, 8, 8), progress=again)
+    assert len(refusals) == 3
+    np.testing.assert_array_equal(read_all(volume), VOXELS)
+    assert sorted(os.listdir(tmp_path)) == ["a.npy", "out.zarr"]
+
+
+def test_a_destination_that_appears_meanwhile_is_not_replaced(tmp_path):
+    target = tmp_path / "out.zarr"
+
+    def intrude(done, total):
+        target.mkdir(exist_ok=True)
+        (target / "thesis.txt").write_text("years of work")
+
+    with pytest.raises(StorageError, match="cannot take its name"):
+        import_volume(write_npy(tmp_path / "a.npy", VOXELS), target, progress=intrude)
+    assert sorted(os.listdir(tmp_path)) == ["a.npy", "out.zarr"]
+    assert os.listdir(target) == ["thesis.txt"]
 
 
 KILLED = """
