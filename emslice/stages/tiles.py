@@ -135,11 +135,13 @@ class PredictTiles:
     @contextmanager
     def open(self) -> Iterator[Callable[[str], dict[str, Any]]]:
         # torch is imported by workers that predict, not by all that read this module
+        from emslice.models.allocator import keep_freed_memory
         from emslice.models.checkpoint import load_checkpoint
         from emslice.models.predictor import Predictor
         from emslice.models.profile import ComputeProfile, operator_threads
         from emslice.stages.predict import predict
 
+        keep_freed_memory()
         profile = ComputeProfile(**self.profile)
         network = load_checkpoint(self.checkpoint).network
         predictor = Predictor(network, self.tiles.lattice, profile)
