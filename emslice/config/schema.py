@@ -89,7 +89,7 @@ class SegmentConfig(Strict):
     affinities: Literal["keep", "drop"] = "drop"
 
     block: tuple[Positive, Positive, Positive] | None = None
-    """Unit of work, voxels z, y, x. Never changes the result."""
+    """Unit of work, voxels z, y, x; (32, 512, 512) by default. Never changes the result."""
 
     workers: Positive | None = None
     """By default one for each core."""

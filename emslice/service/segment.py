@@ -88,7 +88,6 @@ def segment(plan: Plan, reporter: Reporter) -> RunRecord:
 def _run(plan: Plan, stages: Stages, reporter: Reporter, record: RunRecord, ledger: Ledger) -> None:
     hooks = _drop_affinities(stages, ledger)
     with Supervision(plan.folder, ledger, stages.in_order(), hooks) as supervision:
-        supervision.end("failed")  # unless it comes to another end
         with _executor(plan) as executor:
             for stage in stages.in_order():
                 _run_stage(stage, plan, reporter, record, executor, supervision, ledger)

@@ -57,7 +57,7 @@ class Supervision:
         self._failure: EmsliceError | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
-        self._state: State = "running"
+        self._end: State = "failed"
 
     @staticmethod
     def _counts(ledger: Ledger, fingerprint: str) -> tuple[int, int]:
@@ -72,11 +72,11 @@ class Supervision:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._write()
+        self._write(self._end)
 
     def end(self, state: State) -> None:
-        """Say how the run ended; written on leaving."""
-        self._state = state
+        """Say how the run ended, which otherwise counts as failed; written on leaving."""
+        self._end = state
 
     def progress(self, progress: StageProgress) -> None:
         """Note where a stage stands."""
@@ -124,12 +124,12 @@ class Supervision:
                 renewed = time.monotonic()
             self._write()
 
-    def _write(self) -> None:
+    def _write(self, state: State = "running") -> None:
         stages = tuple(self._stages.values())
         left = sum(stage.total - stage.done - stage.failed for stage in stages)
         now, process = time.monotonic(), this_process()
         status = RunStatus(
-            state=self._state,
+            state=state,
             stages=stages,
             updated=utc(time.time()),
             coordinator=Coordinator(process.host, process.pid),

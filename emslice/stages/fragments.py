@@ -16,13 +16,14 @@ from emslice.stages.blockwise import (
 )
 from emslice.stages.layout import (
     Frame,
+    create_labels,
     index_of,
     key_of,
     save_faces,
     save_value,
 )
 from emslice.stages.tiles import StoredAffinities, TiledAffinities
-from emslice.volumes import create_volume, open_volume
+from emslice.volumes import open_volume
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,7 @@ class FragmentBlocks:
         yield (key_of(index) for index in self.frame.grid)
 
     def prepare(self) -> None:
-        if self.path.exists():
-            return
-        frame = self.frame
-        create_volume(
-            self.path,
-            shape=frame.box.shape,
-            dtype="uint64",
-            chunk_shape=[min(b, n) for b, n in zip(frame.block_shape, frame.roi[1], strict=True)],
-            offset=frame.box.begin,
-            domain_shape=frame.domain_shape,
-            resolution_nm=frame.resolution_nm,
-            attributes={"fingerprint": self.fingerprint},
-        )
+        create_labels(self.path, self.frame, self.frame.block_shape, self.fingerprint)
 
     @contextmanager
     def open(self) -> Iterator[Process]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from emslice.ops.contacts import Contacts
 from emslice.ops.faces import AXES, Faces
 from emslice.ops.lut import Lut
 from emslice.ops.open_graph import OpenGraph
+from emslice.volumes import create_volume
 
 
 @dataclass(frozen=True)
@@ -117,3 +118,19 @@ def take(kind: type[T], arrays: dict[str, NDArray[Any]]) -> T:
 def empty_lut() -> Lut:
     """The table that changes nothing."""
     return Lut(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+
+
+def create_labels(path: Path, frame: Frame, chunk_shape: Sequence[int], fingerprint: str) -> None:
+    """A volume of ids over the run's box; one that is there already stays as it is."""
+    if path.exists():
+        return
+    create_volume(
+        path,
+        shape=frame.box.shape,
+        dtype="uint64",
+        chunk_shape=[min(c, n) for c, n in zip(chunk_shape, frame.roi[1], strict=True)],
+        offset=frame.box.begin,
+        domain_shape=frame.domain_shape,
+        resolution_nm=frame.resolution_nm,
+        attributes={"fingerprint": fingerprint},
+    )

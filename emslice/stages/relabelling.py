@@ -14,10 +14,11 @@ from emslice.geometry.boxes import clip, within
 from emslice.stages.agglomeration import CutBlocks
 from emslice.stages.layout import (
     Frame,
+    create_labels,
     index_of,
     key_of,
 )
-from emslice.volumes import create_volume, open_volume
+from emslice.volumes import open_volume
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,7 @@ class RelabelChunks:
         yield (key_of(index) for index in self._tasks.grid)
 
     def prepare(self) -> None:
-        if self.path.exists():
-            return
-        frame = self._frame
-        create_volume(
-            self.path,
-            shape=frame.box.shape,
-            dtype="uint64",
-            chunk_shape=[min(c, n) for c, n in zip(self.chunk_shape, frame.roi[1], strict=True)],
-            offset=frame.box.begin,
-            domain_shape=frame.domain_shape,
-            resolution_nm=frame.resolution_nm,
-            attributes={"fingerprint": self.fingerprint},
-        )
+        create_labels(self.path, self._frame, self.chunk_shape, self.fingerprint)
 
     @contextmanager
     def open(self) -> Iterator[Process]:
