@@ -33,7 +33,7 @@ BASE_BYTES = 475 * 2**20
 READ_BYTES = 28
 """Of a fragments task, a voxel of its read box (measured: docs/results/blocks.md)."""
 
-TILE_BYTES = 1300
+TILE_BYTES = 1600
 """Of a call of the network, a pixel of a tile's read box."""
 
 

@@ -135,13 +135,12 @@ class PredictTiles:
     @contextmanager
     def open(self) -> Iterator[Callable[[str], dict[str, Any]]]:
         # torch is imported by workers that predict, not by all that read this module
-        from emslice.models.allocator import keep_freed_memory
+        from emslice.models.allocator import freed_memory_kept
         from emslice.models.checkpoint import load_checkpoint
         from emslice.models.predictor import Predictor
         from emslice.models.profile import ComputeProfile, operator_threads
         from emslice.stages.predict import predict
 
-        keep_freed_memory()
         profile = ComputeProfile(**self.profile)
         network = load_checkpoint(self.checkpoint).network
         predictor = Predictor(network, self.tiles.lattice, profile)
@@ -155,7 +154,8 @@ class PredictTiles:
             self._store(key, box, codes)
             return {"digest": digest_array(codes), "voxels": int(codes[0].size)}
 
-        yield process
+        with freed_memory_kept():
+            yield process
 
     def _store(self, key: str, box: Roi, codes: NDArray[np.uint8]) -> None:
         path = self.tiles.path(key)

@@ -5,9 +5,11 @@ import sys
 
 SCRIPT = """
 import ctypes, resource, sys
-from emslice.models.allocator import keep_freed_memory
+from contextlib import ExitStack
+from emslice.models.allocator import freed_memory_kept
+stack = ExitStack()
 if sys.argv[1] == "keep":
-    assert keep_freed_memory()
+    assert stack.enter_context(freed_memory_kept())
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -28,3 +30,11 @@ def faults(how):
 
 def test_freed_blocks_are_used_again():
     assert faults("keep") < faults("give back") / 5
+
+
+def test_afterwards_freed_memory_is_given_back():
+    script = SCRIPT.replace("libc = ", "stack.close()\nlibc = ")
+    done = subprocess.run(
+        [sys.executable, "-c", script, "keep"], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) > faults("keep") * 5
