@@ -196,6 +196,25 @@ def test_changed_parameters_give_what_a_new_run_gives(desk, change):
     assert result(folder / name) == result(folder / f"{name}-new")
 
 
+def test_a_changed_checkpoint_does_everything_again_and_mixes_nothing(desk, tmp_path):
+    import torch
+
+    from emslice.models.checkpoint import save_checkpoint
+    from emslice.models.student import Student
+
+    folder, checkpoint, _ = desk
+    torch.manual_seed(8)
+    other = tmp_path / "other.ckpt"
+    save_checkpoint(other, Student(2, 3).eval(), (40.0, 4.0, 4.0), {"source": "random"})
+    start(folder, checkpoint, "weights").communicate()
+    answer = call(folder, "resume", "weights", "--checkpoint", str(other))
+    assert answer.returncode == 0, answer.stderr
+    stages = yaml.safe_load((folder / "weights" / "run.yaml").read_text())["stages"]
+    assert all(stages[name]["done_before"] == 0 for name in STAGES)
+    start(folder, other, "weights-new").communicate()
+    assert result(folder / "weights") == result(folder / "weights-new")
+
+
 def test_a_damaged_input_fails_its_blocks_only_and_retry_mends_the_run(desk, tmp_path):
     folder, checkpoint, expected = desk
     start(folder, checkpoint, "kept", "--affinities", "keep").communicate()
