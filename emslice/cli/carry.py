@@ -19,7 +19,11 @@ def carry_out(plan: Plan, as_json: bool) -> None:
         print_error(f"Warning: {warning}")
     # A batch system ends a job by SIGTERM: as with Ctrl-C, the record says that it was stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    summary = segment(plan, JsonLines() if as_json else Bars()).as_dict()
+    try:
+        summary = segment(plan, JsonLines() if as_json else Bars()).as_dict()
+    except KeyboardInterrupt:
+        print_error(f"Stopped. What is done is kept; go on by: emslice resume {plan.folder}")
+        raise SystemExit(1) from None
     if as_json:
         click.echo(json.dumps({"run": str(plan.folder), **summary}))
         return

@@ -170,6 +170,20 @@ def test_a_killed_run_is_shown_as_interrupted(desk):
     assert json.loads(call(folder, "status", "gone", "--json").stdout)["state"] == "interrupted"
 
 
+def test_a_stopped_run_says_how_to_go_on_and_goes_on(desk):
+    folder, checkpoint, expected = desk
+    process = start(folder, checkpoint, "stopped")
+    assert wait_until(folder / "stopped", "predict", 1, process)
+    process.send_signal(signal.SIGTERM)  # as a batch system does; Ctrl-C is the same
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert "emslice resume" in err
+    record = yaml.safe_load((folder / "stopped" / "run.yaml").read_text())
+    assert (record["state"], record["error"]) == ("failed", "KeyboardInterrupt")
+    assert call(folder, "resume", "stopped").returncode == 0
+    assert result(folder / "stopped") == expected
+
+
 def test_another_threshold_does_only_the_last_stages_again(desk):
     folder, checkpoint, _ = desk
     start(folder, checkpoint, "again").communicate()
