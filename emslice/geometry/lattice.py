@@ -23,6 +23,10 @@ STEP = 16
 HALO = 112
 """Voxels y, x: the receptive field of the student, 7 steps (reference, section 2.4)."""
 
+Z_RUN = 16
+"""Sections that a task takes, from the origin of the domain on; a stem is computed once in a run.
+Changes no voxel."""
+
 
 @dataclass(frozen=True)
 class Span:

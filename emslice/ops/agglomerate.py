@@ -15,13 +15,14 @@ The compiled loop is in ``merging.py``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emslice.errors import GeometryError
-from emslice.ops.linkage import SCALE, Linkage, base_rows, tie_ranks
-from emslice.ops.merging import RANK_BITS, RANK_MASK, Adjacency, connect, keys_of, merge_best_first
+from emslice.ops.linkage import SCALE, Linkage, Rows, base_rows, tie_ranks
+from emslice.ops.merging import RANK_BITS, Adjacency, connect, keys_of, merge_best_first
 from emslice.ops.region_graph import RegionGraph
 
 
@@ -65,26 +66,57 @@ def agglomerate(
     -----
     About 90 bytes an edge and 10 a node; O(E log E).
     """
-    if len(graph) > RANK_MASK or len(graph) >= 2**30:
-        raise GeometryError(f"{len(graph)} edges in one graph; at most 2^30 fit. Use more blocks.")
-    lowest = min(lowest, SCALE - 1)  # no score reaches it, and 2^24 would leave the key's 63 bits
-    rank = tie_ranks(graph, ids)
     waiting = np.zeros(len(ids), np.bool_) if open_nodes is None else open_nodes.copy()
-    rows = base_rows(graph, linkage)
+    rows, rank = base_rows(graph, linkage), tie_ranks(graph, ids)
+    end = run_best_first(graph.edges, rows, rank, waiting, lowest, linkage)
+    opened = np.zeros(len(ids), np.bool_)
+    opened[end.name[waiting & (end.name >= 0)]] = True
+    return Agglomeration(end.merges, end.scores, opened)
+
+
+class End(NamedTuple):
+    """How the loop left a graph; rows, ranks and what waits are changed in place."""
+
+    merges: NDArray[np.int32]
+    """Shape (M, 2): child, parent, in the order made."""
+
+    scores: NDArray[np.int32]
+    """Shape (M,)."""
+
+    name: NDArray[np.int32]
+    """Shape (N,). Smallest node of each node's cluster; -1 for a node that was merged away."""
+
+    key: NDArray[np.int64]
+    """Shape (E,). Key of each edge; -1 for what is no edge any more."""
+
+    ends: NDArray[np.int32]
+    """Shape (E, 2). Nodes that each edge joins in the end."""
+
+
+def run_best_first(
+    edges: NDArray[np.int32],
+    rows: Rows,
+    rank: NDArray[np.int64],
+    waiting: NDArray[np.bool_],
+    lowest: int,
+    linkage: Linkage,
+) -> End:
+    """Queue the edges that reach ``lowest`` and merge best first; ``waiting`` has a node each."""
+    if len(edges) >= 2**30:
+        raise GeometryError(f"{len(edges)} edges in one graph; at most 2^30 fit. Use more blocks.")
+    lowest = min(lowest, SCALE - 1)  # no score reaches it, and 2^24 would leave the key's 63 bits
     is_mean = linkage.name == "mean"
     key = keys_of(is_mean, linkage.quantile, rank, rows)
     queue = np.flatnonzero(key >= np.int64(lowest) << RANK_BITS)
     queue = queue[np.argsort(-key[queue])].astype(np.int32)
+    links = _adjacency(edges, len(waiting))
     merges, scores, name = merge_best_first(
-        adjacency(graph.edges, len(ids)), rows, key, rank, queue, waiting, lowest,
-        is_mean, linkage.quantile,
-    )  # fmt: skip
-    opened = np.zeros(len(ids), np.bool_)
-    opened[name[waiting & (name >= 0)]] = True
-    return Agglomeration(merges, scores, opened)
+        links, rows, key, rank, queue, waiting, lowest, is_mean, linkage.quantile
+    )
+    return End(merges, scores, name, key, links.ends)
 
 
-def adjacency(edges: NDArray[np.int32], n_nodes: int) -> Adjacency:
+def _adjacency(edges: NDArray[np.int32], n_nodes: int) -> Adjacency:
     """Lists and table of a graph, on a copy of its edges."""
     n = len(edges)
     graph = Adjacency(

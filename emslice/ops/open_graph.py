@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emslice.errors import GeometryError
-from emslice.ops.agglomerate import adjacency
+from emslice.ops.agglomerate import run_best_first
 from emslice.ops.contacts import Contacts
-from emslice.ops.linkage import SCALE, Linkage, Rows, hash_pairs
+from emslice.ops.linkage import Linkage, Rows, hash_pairs
 from emslice.ops.merge_tree import MergeTree
-from emslice.ops.merging import RANK_BITS, gather_runs, keys_of, merge_best_first
+from emslice.ops.merging import gather_runs
 
 
 @dataclass(frozen=True)
@@ -143,28 +142,18 @@ def decide(
     """
     nodes = np.unique(graph.pairs)
     edges = np.searchsorted(nodes, graph.pairs).astype(np.int32)
-    if len(graph) >= 2**30 or len(nodes) >= 2**31 - 1:
-        raise GeometryError(f"{len(graph)} edges in one node of the octree; at most 2^30 fit.")
-    floor = min(lowest, SCALE - 1)
     by_rank = np.lexsort((*_tie_columns(graph),))
     rank = np.empty(len(graph), np.int64)
     rank[by_rank] = np.arange(len(graph))
-    waiting = np.isin(nodes, touching)
-    rows, mean = _rows(graph), linkage.name == "mean"
-    key = keys_of(mean, linkage.quantile, rank, rows)
-    queue = np.flatnonzero(key >= np.int64(floor) << RANK_BITS)
-    queue = queue[np.argsort(-key[queue])].astype(np.int32)
-    links = adjacency(edges, len(nodes))
-    merges, scores, name = merge_best_first(
-        links, rows, key, rank, queue, waiting, floor, mean, linkage.quantile
-    )
-    left = np.flatnonzero((key >= 0) & waiting[links.ends].all(axis=1))
-    names = nodes[name[links.ends[left]]]
+    waiting, rows = np.isin(nodes, touching), _rows(graph)
+    end = run_best_first(edges, rows, rank, waiting, lowest, linkage)
+    left = np.flatnonzero((end.key >= 0) & waiting[end.ends].all(axis=1))
+    names = nodes[end.name[end.ends[left]]]
     rest = _rest(graph, rows, left, names, by_rank[rank[left]])
-    waits = np.union1d(touching, nodes[name[waiting & (name >= 0)]])
-    order = np.argsort(merges[:, 0])
-    child, parent = nodes[merges[order, 0]], nodes[merges[order, 1]]
-    return Decided(MergeTree(child, parent, scores[order], lowest), rest, waits)
+    waits = np.union1d(touching, nodes[end.name[waiting & (end.name >= 0)]])
+    order = np.argsort(end.merges[:, 0])
+    child, parent = nodes[end.merges[order, 0]], nodes[end.merges[order, 1]]
+    return Decided(MergeTree(child, parent, end.scores[order], lowest), rest, waits)
 
 
 def _tie_columns(graph: OpenGraph) -> tuple[NDArray[np.uint64], ...]:

@@ -35,16 +35,6 @@ def _kilobytes(file: str, name: str) -> int:
     raise KeyError(f"{file} has no {name}")
 
 
-def check_memory(needed: int, what: str, remedy: str) -> None:
-    """Raise `ConfigError` if the machine has not the memory."""
-    free = free_memory()
-    if needed > free:
-        raise ConfigError(
-            f"{what} needs about {human_bytes(needed)} of memory, and {human_bytes(free)} "
-            f"are free. {remedy}"
-        )
-
-
 def check_writable(folder: Path, needed: int) -> None:
     """Raise `ConfigError` unless a new folder could be made and filled there.
 

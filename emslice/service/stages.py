@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emslice.engine.stage import Stage
-from emslice.geometry.lattice import TileLattice
+from emslice.geometry.lattice import Z_RUN, TileLattice
 from emslice.geometry.neighborhood import NEAREST
 from emslice.ops.linkage import Linkage, integer_threshold
 from emslice.service.plan import Plan
@@ -16,7 +16,6 @@ from emslice.stages.layout import Frame
 from emslice.stages.relabelling import RelabelChunks
 from emslice.stages.stitching import StitchBlocks
 from emslice.stages.tiles import (
-    Z_RUN,
     KeepAffinities,
     PredictTiles,
     StoredAffinities,

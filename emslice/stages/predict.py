@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emslice.geometry.boxes import Roi, clip, cut, n_voxels, within
-from emslice.geometry.lattice import Tile
+from emslice.geometry.lattice import Z_RUN, Tile
 from emslice.models.predictor import Predictor
 from emslice.models.profile import operator_threads
 from emslice.ops.blank import blank_voxels
@@ -18,9 +18,6 @@ from emslice.volumes import ArrayVolume, Volume
 
 VERSION = 1
 """Raised when the same parameters would give other affinities."""
-
-Z_RUN = 16
-"""Sections that one task takes; a stem is computed once in a run. Changes no voxel."""
 
 
 def predict(

@@ -19,14 +19,11 @@ from numpy.typing import NDArray
 
 from emslice.engine.stage import Resource
 from emslice.geometry.boxes import Roi, clip, cut, within
-from emslice.geometry.lattice import TileLattice
+from emslice.geometry.lattice import Z_RUN, TileLattice
 from emslice.ops.affinity import quantise_array
 from emslice.stages.layout import Frame, index_of, key_of
 from emslice.volumes import Volume, create_volume, open_volume
 from emslice.volumes.digest import digest_array
-
-Z_RUN = 16
-"""Sections of a tile task, from the origin of the domain on. Changes no voxel."""
 
 
 @dataclass(frozen=True)
