@@ -13,6 +13,10 @@ DEFAULT_LOWEST = 0.3
 """Contagion grows below (design.md 8); between here and the threshold every cut is free."""
 
 
+DEFAULT_RADIUS = {2: 64, 3: 32}
+"""Voxels, by dimensions. In 3D the halo is paid along z as well (docs/design/0006)."""
+
+
 class Strict(BaseModel):
     """Unknown keys are refused."""
 
@@ -41,8 +45,16 @@ class PredictConfig(Strict):
 class FragmentsConfig(Strict):
     """How fragments are made."""
 
-    radius: Annotated[int, Field(ge=1, le=255)] = 64
-    """Cap of the distance transform and halo of the stage, voxels."""
+    dimensions: Literal[2, 3] = 2
+    """2: section by section. 3: in the volume, for isotropic voxels."""
+
+    radius: Annotated[int, Field(ge=1, le=255)] | None = None
+    """Cap of the distance transform and halo of the stage, voxels; 64 in 2D, 32 in 3D."""
+
+    @property
+    def cap(self) -> int:
+        """The radius, resolved."""
+        return self.radius or DEFAULT_RADIUS[self.dimensions]
 
 
 class AgglomerationConfig(Strict):
@@ -89,7 +101,8 @@ class SegmentConfig(Strict):
     affinities: Literal["keep", "drop"] = "drop"
 
     block: tuple[Positive, Positive, Positive] | None = None
-    """Unit of work, voxels z, y, x; (32, 512, 512) by default. Never changes the result."""
+    """Unit of work, voxels z, y, x; (32, 512, 512) by default, (128, 256, 256)
+    for fragments in 3D. Never changes the result."""
 
     workers: Positive | None = None
     """By default one for each core."""

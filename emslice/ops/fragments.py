@@ -24,9 +24,15 @@ from numpy.typing import NDArray
 from emslice.errors import GeometryError
 from emslice.geometry.boxes import Roi, show, within
 from emslice.ops.distance import capped_distance
+from emslice.ops.fragments_3d import label_box
 
 RADIUS = 64
 """Voxels: the cap of the distance, and the halo of the stage."""
+
+
+def fragment_halo(radius: int, dimensions: int = 2) -> tuple[int, int, int]:
+    """Voxels z, y, x that a block reads beyond its faces."""
+    return (radius if dimensions == 3 else 0, radius, radius)
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,9 @@ def make_fragments(
     radius: int = RADIUS,
     workers: int = 1,
     block: Roi | None = None,
+    dimensions: int = 2,
 ) -> Fragments:
-    """Rainfall fragments of every section of a block.
+    """Rainfall fragments of every section of a block, or of the block as a whole.
 
     Parameters
     ----------
@@ -75,11 +82,14 @@ def make_fragments(
         Threads, each on sections of its own.
     block : Roi, optional
         What is labelled, by default the read box. Between the block's faces and those of the read
-        box lie ``radius`` voxels along y and x, or the face is one of the volume's.
+        box lies `fragment_halo`, or the face is one of the volume's.
+    dimensions : 2 or 3
+        3 is ``ops/fragments_3d.py``.
 
     Notes
     -----
-    7 bytes a voxel besides the affinities: labels, and per thread one section's heights.
+    Besides the affinities: labels, and per thread one section's heights; with 3 dimensions labels
+    and 3 bytes a voxel of the read box.
     """
     shape = affinity.shape[1:]
     read = read or Roi((0, 0, 0), shape)
@@ -92,8 +102,23 @@ def make_fragments(
             raise GeometryError(f"box {show(inner)} leaves {show(outer)}.")
     if not 1 <= radius <= 255:
         raise GeometryError(f"fragments.radius: {radius} is not within 1 to 255 voxels.")
-    core = within(block, read)
+    if dimensions not in (2, 3):
+        raise GeometryError(f"fragments.dimensions: {dimensions} is neither 2 nor 3.")
     labels = np.empty(tuple(int(n) for n in block.shape), np.int32)
+    label = _label_sections if dimensions == 2 else label_box
+    roots, exits = label(affinity, radius, within(block, read), labels, workers)
+    places = [_domain_ids(part, read, domain) for part in (roots, exits)]
+    return Fragments(labels, np.concatenate([np.zeros(1, np.uint64), *places]), len(roots))
+
+
+def _label_sections(
+    affinity: NDArray[np.uint8],
+    radius: int,
+    core: tuple[slice, slice, slice],
+    labels: NDArray[np.int32],
+    workers: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Label a core section by section; linear indices of roots and exits in the read box."""
 
     def work(z: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         section = affinity[:, core[0].start + z]
@@ -105,11 +130,13 @@ def make_fragments(
     if sum(n_roots) + sum(n_exits) >= 2**31 - 1:
         raise GeometryError(f"{sum(n_roots)} fragments in one block; use smaller blocks.")
     firsts = np.cumsum([0, *n_roots]), np.cumsum([sum(n_roots), *n_exits])
+    plane = affinity.shape[2] * affinity.shape[3]
     for z in range(labels.shape[0]):
         _shift(labels[z], np.int32(firsts[0][z]), np.int32(firsts[1][z]))
-    places = [_domain_ids([part[i] for part in found], block, read, domain) for i in (0, 1)]
-    ids = np.concatenate([np.zeros(1, np.uint64), *places])
-    return Fragments(labels, ids, sum(n_roots))
+        for places in found[z]:
+            places += (core[0].start + z) * plane
+    roots, exits = (np.concatenate([part[i] for part in found]) for i in (0, 1))
+    return roots, exits
 
 
 def section_heights(
@@ -235,15 +262,11 @@ def _shift(labels, first_root, first_exit):  # type: ignore[no-untyped-def]
                 labels[y, x] = first_exit - labels[y, x]
 
 
-def _domain_ids(
-    places: list[NDArray[np.int64]], block: Roi, read: Roi, domain: Roi
-) -> NDArray[np.uint64]:
-    """Ids of voxels that are given section by section as linear indices in the read box."""
+def _domain_ids(places: NDArray[np.int64], read: Roi, domain: Roi) -> NDArray[np.uint64]:
+    """Ids of voxels given as linear indices in the read box."""
+    lines, x = np.divmod(places, int(read.shape[2]))
+    z, y = np.divmod(lines, int(read.shape[1]))
     _, height, width = (int(n) for n in domain.shape)
-    low_y, low_x = int(read.begin[1]), int(read.begin[2])
-    ids = []
-    for z, place in enumerate(places):
-        y, x = np.divmod(place, int(read.shape[2]))
-        plane = (z + int(block.begin[0])) * height
-        ids.append((((plane + y + low_y) * width) + x + low_x + 1).astype(np.uint64))
-    return np.concatenate(ids)
+    low_z, low_y, low_x = (int(n) for n in read.begin)
+    ids = (((z + low_z) * height + y + low_y) * width) + x + low_x + 1
+    return ids.astype(np.uint64)

@@ -1,9 +1,9 @@
 """Where the paths that left their block end.
 
-Each exit is a voxel one beyond a block, along y or x. The block that owns it knows where its path
-goes on: to a root, or to another exit. Links only go uphill, so there are no cycles. A node of the
-octree follows the links inside its box; what leads out of the box is an exit of the node, and its
-parent's affair.
+Each exit is a voxel one beyond a block, and so on a face of the block that owns it, which knows
+where its path goes on: to a root, or to another exit. Links only go uphill, so there are no cycles.
+A node of the octree follows the links inside its box; what leads out of the box is an exit of the
+node, and its parent's affair.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emslice.geometry.boxes import Roi
-from emslice.ops.faces import Faces, join_faces, layer
+from emslice.ops.faces import AXES, Faces, join_faces, layer
 from emslice.ops.lut import Lut
 
 
@@ -76,7 +76,7 @@ def _labels_at(
     """Label that a face shows at each voxel; the voxel's own id where no face has it."""
     found = ids.copy()
     for child in faces:
-        for axis in (1, 2):
+        for axis in AXES:
             for plane, last in ((child.lower[axis], False), (child.upper[axis], True)):
                 where = layer(child.box, axis, last)
                 shown = _inside(places, where)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from emslice.config.load import load_config
-from emslice.config.schema import DEFAULT_LOWEST
+from emslice.config.schema import DEFAULT_LOWEST, DEFAULT_RADIUS
 from emslice.errors import ConfigError
 from emslice.ledger.database import Ledger
 from emslice.service.plan import Plan, plan_from_affinities, plan_from_raw
@@ -41,6 +41,9 @@ def plan_again(
     method = config["agglomeration"]
     if method["lowest_threshold"] == min(DEFAULT_LOWEST, method["threshold"]):
         method["lowest_threshold"] = None  # it was left to the default, which may change
+    fragments = config["fragments"]
+    if fragments["radius"] == DEFAULT_RADIUS[fragments.get("dimensions", 2)]:
+        fragments["radius"] = None  # as above
     merged = load_config(None, assignments, options, base=config)
     make = plan_from_raw if source["kind"] == "raw" else plan_from_affinities
     return make(source["url"], folder, merged, resume=True)

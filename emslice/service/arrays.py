@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emslice.config.schema import AgglomerationConfig
+from emslice.config.schema import DEFAULT_RADIUS, AgglomerationConfig
 from emslice.errors import ConfigError
 from emslice.geometry.lattice import TileLattice
 from emslice.metrics import Scores, count_overlaps
@@ -89,7 +89,8 @@ def segment_affinities(
     *,
     quantile: int = 50,
     lowest_threshold: float | None = None,
-    radius: int = RADIUS,
+    dimensions: Literal[2, 3] = 2,
+    radius: int | None = None,
     workers: int | None = None,
 ) -> NDArray[np.uint64]:
     """Segments of a volume of affinities: exact fragments, merged best first.
@@ -104,6 +105,10 @@ def segment_affinities(
     linkage : "quantile_max" or "mean"
     quantile : int
         Percent, for quantile_max.
+    dimensions : 2 or 3
+        Fragments are made section by section, or in the volume, for isotropic voxels.
+    radius : int, optional
+        Voxels: the cap of the distance to a boundary, by default 64 in 2D and 32 in 3D.
 
     Returns
     -------
@@ -121,7 +126,9 @@ def segment_affinities(
     if lowest_threshold is None:
         lowest_threshold = AgglomerationConfig.model_construct(threshold=threshold).lowest
     codes = quantise_array(affinities)
-    parts = oversegment(codes, radius=radius, workers=workers or n_cores())
+    if radius is None:
+        radius = DEFAULT_RADIUS.get(dimensions, RADIUS)
+    parts = oversegment(codes, radius=radius, workers=workers or n_cores(), dimensions=dimensions)
     lut = grow(parts, method, lowest_threshold).cut(threshold)
     segments: NDArray[np.uint64] = lut.apply(parts.fragments.ids)[parts.fragments.labels]
     return segments

@@ -57,5 +57,5 @@ class Dropping:
 
     def _read_box(self, box: Roi) -> Roi:
         """The box grown by the halo of fragments: what reads it, or what it reads."""
-        halo = Coordinate(0, self._fragments.radius, self._fragments.radius)
+        halo = Coordinate(self._fragments.halo)
         return box.grow(halo, halo).intersect(self._fragments.frame.box)

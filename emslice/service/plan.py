@@ -24,8 +24,8 @@ from emslice.stages import agglomerate, predict
 from emslice.volumes import Volume, open_volume
 from emslice.volumes.places import local_path
 
-DEFAULT_BLOCK = (32, 512, 512)
-"""Voxels. Any other gives the same result."""
+DEFAULT_BLOCK = {2: (32, 512, 512), 3: (128, 256, 256)}
+"""Voxels, by the dimensions of fragments. Any other gives the same result."""
 
 RELABEL_VERSION = 1
 
@@ -167,7 +167,7 @@ def _finish(
         # Bytes of affinities (3) and ids (8 each) never fill a disk: they compress tenfold.
         needed = n_voxels(roi) * (3 if config.affinities == "keep" else 2)
         check_writable(folder, needed)
-    block = config.block or DEFAULT_BLOCK
+    block = config.block or DEFAULT_BLOCK[config.fragments.dimensions]
     z, y, x = (min(b, int(n)) for b, n in zip(block, roi.shape, strict=True))
     block = (z, y, x)
     prints = _fingerprints(config, roi, block, checkpoint, profile, identity)
@@ -207,7 +207,9 @@ def _fingerprints(
         facts = {"window": config.raw.window, "profile": profile.as_dict(), "roi": box}
         stages.append(("predict", predict.VERSION, facts))
         stages.append(("affinities", predict.VERSION, {}))
-    facts = {**config.fragments.model_dump(), "roi": box, "block": list(block)}
+    facts = {"radius": config.fragments.cap, "roi": box, "block": list(block)}
+    if config.fragments.dimensions == 3:
+        facts["dimensions"] = 3
     stages.append(("fragments", agglomerate.VERSION, facts))
     stages.append(("stitch", agglomerate.VERSION, {}))
     facts = {"linkage": method.linkage, "lowest": method.lowest}

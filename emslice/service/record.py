@@ -92,6 +92,7 @@ def _resolved(plan: Plan) -> dict[str, Any]:
     """The configuration with every default resolved."""
     config = plan.config.model_dump(mode="json")
     config["agglomeration"]["lowest_threshold"] = plan.config.agglomeration.lowest
+    config["fragments"]["radius"] = plan.config.fragments.cap
     config["workers"] = plan.workers
     config["block"] = list(plan.block_shape)
     if plan.config.checkpoint is not None:

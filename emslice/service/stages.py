@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from emslice.config.schema import FragmentsConfig
 from emslice.engine.stage import Stage
 from emslice.geometry.lattice import Z_RUN, TileLattice
 from emslice.geometry.neighborhood import NEAREST
+from emslice.ops.fragments import fragment_halo
 from emslice.ops.linkage import Linkage, integer_threshold
 from emslice.service.plan import Plan
 from emslice.stages.agglomeration import AgglomerateBlocks, CutBlocks
@@ -75,8 +77,9 @@ def stages_of(plan: Plan) -> Stages:
         return str(plan.stage_folder(name))
 
     fragments = FragmentBlocks(
-        frame, affinities, config.fragments.radius, folder("fragments"), prints["fragments"],
-        BASE_BYTES + READ_BYTES * _read_voxels(frame, config.fragments.radius),
+        frame, affinities, config.fragments.cap, folder("fragments"), prints["fragments"],
+        BASE_BYTES + READ_BYTES * _read_voxels(frame, config.fragments),
+        config.fragments.dimensions,
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
     agglomerate = AgglomerateBlocks(
@@ -100,11 +103,13 @@ def frame_of(plan: Plan) -> Frame:
     )
 
 
-def _read_voxels(frame: Frame, radius: int) -> int:
+def _read_voxels(frame: Frame, config: FragmentsConfig) -> int:
     """Voxels of the largest read box of a block."""
-    shape = [min(b, n) for b, n in zip(frame.block_shape, frame.roi[1], strict=True)]
-    grown = [min(b + 2 * radius, n) for b, n in zip(shape[1:], frame.roi[1][1:], strict=True)]
-    return shape[0] * grown[0] * grown[1]
+    halo = fragment_halo(config.cap, config.dimensions)
+    z, y, x = (
+        min(b + 2 * h, n) for b, h, n in zip(frame.block_shape, halo, frame.roi[1], strict=True)
+    )
+    return z * y * x
 
 
 def _predict(plan: Plan, frame: Frame) -> tuple[PredictTiles | None, KeepAffinities | None]:

@@ -32,6 +32,7 @@ def oversegment(
     domain: Roi | None = None,
     radius: int = RADIUS,
     workers: int = 1,
+    dimensions: int = 2,
 ) -> Oversegmentation:
     """Fragments of a box, whose faces count as the volume's, and which of them touch.
 
@@ -39,7 +40,7 @@ def oversegment(
     ----------
     affinity : uint8, shape (3, Z, Y, X)
     """
-    fragments = make_fragments(affinity, roi, domain, radius, workers)
+    fragments = make_fragments(affinity, roi, domain, radius, workers, dimensions=dimensions)
     return Oversegmentation(fragments, extract_edges(affinity, fragments.labels, workers))
 
 

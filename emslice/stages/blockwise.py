@@ -48,17 +48,22 @@ class NodeGraph:
 
 
 def fragment_block(
-    affinity: NDArray[np.uint8], read: Roi, block: Roi, domain: Roi, radius: int, workers: int = 1
+    affinity: NDArray[np.uint8],
+    read: Roi,
+    block: Roi,
+    domain: Roi,
+    radius: int,
+    workers: int = 1,
+    dimensions: int = 2,
 ) -> BlockFragments:
     """Fragments of a block and the contacts inside it.
 
     Parameters
     ----------
     affinity : uint8, shape (3, Z, Y, X)
-        Codes of the read box: the block and ``radius`` voxels along y and x, as far as the
-        volume goes.
+        Codes of the read box: the block and the halo of fragments, as far as the volume goes.
     """
-    fragments = make_fragments(affinity, read, domain, radius, workers, block)
+    fragments = make_fragments(affinity, read, domain, radius, workers, block, dimensions)
     codes = np.ascontiguousarray(affinity[(slice(None), *within(block, read))])
     graph = extract_edges(codes, fragments.labels, workers)
     labels = fragments.ids[fragments.labels]

@@ -11,6 +11,7 @@ from typing import Any
 
 from emslice.engine.stage import Process, Resource
 from emslice.geometry.grid import Index
+from emslice.ops.fragments import fragment_halo
 from emslice.stages.blockwise import (
     fragment_block,
 )
@@ -36,10 +37,16 @@ class FragmentBlocks:
     folder: str
     fingerprint: str
     peak_bytes: int
+    dimensions: int = 2
 
     name = "fragments"
     resource: Resource = field(default="CPU", init=False)
     seconds_per_task = 1.0
+
+    @property
+    def halo(self) -> tuple[int, int, int]:
+        """Voxels read beyond a block."""
+        return fragment_halo(self.radius, self.dimensions)
 
     @property
     def path(self) -> Path:
@@ -64,9 +71,11 @@ class FragmentBlocks:
 
         def process(key: str) -> dict[str, Any]:
             index = index_of(key)
-            block, read = grid.block(index), grid.read(index, (0, self.radius, self.radius))
+            block, read = grid.block(index), grid.read(index, self.halo)
             codes = self.affinities.read(read)
-            part = fragment_block(codes, read, block, frame.domain, self.radius)
+            part = fragment_block(
+                codes, read, block, frame.domain, self.radius, dimensions=self.dimensions
+            )
             volume.write(block, part.labels)
             save_faces(self.file(index, "faces"), part.faces)
             save_value(self.file(index, "rows"), part.rows, exits=part.fragments.exits,

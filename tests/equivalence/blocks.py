@@ -13,12 +13,16 @@ from emslice.stages.blockwise import fragment_block, join_graph, leaf_graph, lut
 EMPTY = Lut(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
 
-def segment_in_blocks(affinity, roi, domain, block_shape, linkage, threshold, lowest, radius):
+def segment_in_blocks(
+    affinity, roi, domain, block_shape, linkage, threshold, lowest, radius, dimensions=2
+):
     """Segmentation of a box, and all merges (child -> parent, score)."""
     grid = BlockGrid(roi, Coordinate(block_shape))
     tree = Octree(grid)
     levels = range(1, tree.root.level + 1)
-    parts = {index: make_part(affinity, grid, index, roi, domain, radius) for index in grid}
+    parts = {
+        index: make_part(affinity, grid, index, roi, domain, radius, dimensions) for index in grid
+    }
 
     stitched = {
         Node(0, index): stitch.leaf(part.fragments.exits, part.faces)
@@ -63,11 +67,12 @@ def segment_in_blocks(affinity, roi, domain, block_shape, linkage, threshold, lo
     return segmentation, merges
 
 
-def make_part(affinity, grid, index, roi, domain, radius):
+def make_part(affinity, grid, index, roi, domain, radius, dimensions):
     block = grid.block(index)
-    read = grid.read(index, (0, radius, radius))
+    halo = (0, radius, radius) if dimensions == 2 else (radius, radius, radius)
+    read = grid.read(index, halo)
     codes = np.ascontiguousarray(affinity[(slice(None), *within(read, roi))])
-    return fragment_block(codes, read, block, domain, radius)
+    return fragment_block(codes, read, block, domain, radius, dimensions=dimensions)
 
 
 def walk_down(tree, tables, step):
@@ -79,11 +84,11 @@ def walk_down(tree, tables, step):
     return tables
 
 
-def whole(affinity, roi, domain, linkage, threshold, lowest, radius):
+def whole(affinity, roi, domain, linkage, threshold, lowest, radius, dimensions=2):
     """The same by the kernels for a volume in memory."""
     from emslice.stages.agglomerate import grow, oversegment
 
-    parts = oversegment(affinity, roi, domain, radius)
+    parts = oversegment(affinity, roi, domain, radius, dimensions=dimensions)
     tree = grow(parts, linkage, lowest)
     segments = tree.cut(threshold).apply(parts.fragments.ids)[parts.fragments.labels]
     rows = zip(tree.child, tree.parent, tree.score, strict=True)

@@ -11,12 +11,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
+import sys
 import numpy as np
 from equivalence.blocks import roi_in, segment_in_blocks, whole
 from emslice.ops.linkage import Linkage
 for seed in range(150):
     rng = np.random.default_rng(seed)
+    dimensions = int(sys.argv[1])
     shape = tuple(rng.integers((2, 8, 8), (5, 16, 18)))
+    if dimensions == 3:
+        shape = tuple(rng.integers((7, 5, 6), (15, 10, 12)))
     levels = np.linspace(0, 255, rng.choice([2, 3, 6, 40])).astype(np.uint8)
     codes = levels[rng.integers(0, len(levels), (3, *shape))]
     if seed % 3 == 0:  # wide fragments, which feel the halo
@@ -24,7 +28,7 @@ for seed in range(150):
     roi, domain = roi_in(shape, (0, 0, 0), (0, 0, 0))
     block = tuple(int(n) for n in rng.integers(2, 8, 3))
     for linkage in (Linkage("mean"), Linkage("quantile_max", 25), Linkage()):
-        method = (linkage, 0.5, 0.1, 3)
+        method = (linkage, 0.5, 0.1, 3, dimensions)
         blocks, merges = segment_in_blocks(codes, roi, domain, block, *method)
         segments, all_merges = whole(codes, roi, domain, *method)
         if merges != all_merges or not np.array_equal(blocks, segments):
@@ -32,7 +36,7 @@ for seed in range(150):
 """
 
 
-def outcome(tmp_path, file, good, bad):
+def outcome(tmp_path, file, good, bad, dimensions=2):
     """Exit code of the equivalence script on a copy of the code with one line changed."""
     shutil.copytree(ROOT / "emslice", tmp_path / "emslice", ignore=shutil.ignore_patterns("*.nb?"))
     shutil.copytree(ROOT / "tests" / "equivalence", tmp_path / "equivalence")
@@ -42,8 +46,9 @@ def outcome(tmp_path, file, good, bad):
     path.write_text(text.replace(good, bad))
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, cwd=tmp_path, capture_output=True
-    )
+        [sys.executable, "-c", SCRIPT, str(dimensions)], env=environment, cwd=tmp_path,
+        capture_output=True,
+    )  # fmt: skip
     assert done.returncode in (0, 1, 3), done.stderr.decode()
     return done.returncode
 
@@ -79,5 +84,29 @@ def test_a_planted_fault_is_found(tmp_path, file, good, bad):
     assert outcome(tmp_path, file, good, bad) != 0
 
 
-def test_the_code_as_it_is_passes(tmp_path):
-    assert outcome(tmp_path, "emslice/units.py", "Numbers as people", "Numbers as some people") == 0
+@pytest.mark.parametrize(
+    ("file", "good", "bad"),
+    [
+        pytest.param(
+            "equivalence/blocks.py", "(radius, radius, radius)", "(radius - 1, radius, radius)",
+            id="a halo one voxel short along z",
+        ),
+        pytest.param(
+            "emslice/ops/stitch.py", "for axis in AXES:", "for axis in (1, 2):",
+            id="exits along z are not looked up",
+        ),
+        pytest.param(
+            "emslice/ops/fragments_3d.py", "here[y, x] | 0b010000, above[y, x] | 0b100000",
+            "here[y, x] | 0b100000, above[y, x] | 0b010000",
+            id="ties are decided by another order",
+        ),
+    ],
+)  # fmt: skip
+def test_a_fault_of_three_dimensions_is_found(tmp_path, file, good, bad):
+    assert outcome(tmp_path, file, good, bad, dimensions=3) != 0
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_the_code_as_it_is_passes(tmp_path, dimensions):
+    same = ("Numbers as people", "Numbers as some people")
+    assert outcome(tmp_path, "emslice/units.py", *same, dimensions) == 0

@@ -8,13 +8,13 @@ import numpy as np
 def squared_distance(inside, radius):
     """``min(squared distance to the nearest voxel that is not inside, radius ** 2)``, brute force.
 
-    ``inside`` has shape (Y, X); what lies beyond the array is never outside.
+    ``inside`` has any number of axes; what lies beyond the array is never outside.
     """
     out = np.zeros(inside.shape, int)
-    holes = [tuple(p) for p in np.argwhere(~inside)]
-    for y, x in np.ndindex(inside.shape):
-        nearest = min(((y - b) ** 2 + (x - a) ** 2 for b, a in holes), default=radius**2)
-        out[y, x] = min(nearest, radius**2)
+    holes = np.argwhere(~inside)
+    for p in np.ndindex(inside.shape):
+        nearest = ((holes - p) ** 2).sum(axis=1).min(initial=radius**2)
+        out[p] = min(nearest, radius**2)
     return out
 
 
@@ -54,4 +54,30 @@ def fragment_ids(affinity, begin=(0, 0, 0), domain=None, radius=64):
                 root = chosen[root]
             place = (z + begin[0], root[0] + begin[1], root[1] + begin[2])
             ids[z][p] = np.ravel_multi_index(place, domain) + 1
+    return ids
+
+
+def volume_fragment_ids(affinity, begin=(0, 0, 0), domain=None, radius=32):
+    """The same with 26 neighbours and all three channels, for isotropic voxels."""
+    shape = affinity.shape[1:]
+    domain = domain or tuple(b + n for b, n in zip(begin, shape, strict=True))
+    total = affinity.sum(axis=0, dtype=int)
+    d2 = squared_distance(total > 382, radius)
+    alive = {p for p in np.ndindex(shape) if affinity[:, *p].any()}
+
+    def height_of(p):
+        return (d2[p], total[p] if d2[p] == 0 else 0, np.ravel_multi_index(p, shape))
+
+    def highest(p):
+        around = itertools.product(*((n - 1, n, n + 1) for n in p))
+        return max((q for q in around if q in alive), key=height_of)
+
+    chosen = {p: highest(p) for p in alive}
+    ids = np.zeros(shape, np.uint64)
+    for p in alive:
+        root = p
+        while chosen[root] != root:
+            root = chosen[root]
+        place = tuple(b + n for b, n in zip(begin, root, strict=True))
+        ids[p] = np.ravel_multi_index(place, domain) + 1
     return ids
