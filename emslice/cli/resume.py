@@ -18,6 +18,7 @@ Examples:
 @click.option("--checkpoint", metavar="CKPT", help="Other weights.")
 @click.option("--threshold", type=float, help="Another threshold.")
 @click.option("--linkage", help="Another linkage.")
+@click.option("--mask", metavar="URL", help="Another mask.")
 @click.option("--workers", type=int, help="Other number of workers; changes no voxel.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY.SUB=VALUE", help="Any parameter.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines for scripts.")

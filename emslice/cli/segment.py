@@ -10,7 +10,9 @@ EPILOG = """\b
 Examples:
   emslice segment raw.zarr run --checkpoint student.ckpt
   emslice segment raw.zarr run --config configs/segment/ac4.yaml --roi 0:40,:,:
+  emslice segment raw.zarr run --checkpoint student.ckpt --mask tissue.zarr
   emslice segment --from-affinities affinities.zarr run --threshold 0.6
+  emslice segment --from-affinities affinities.zarr run --set fragments.dimensions=3
 """
 
 
@@ -21,6 +23,7 @@ Examples:
 @click.option("--threshold", type=float, help="Merge while score >= this affinity.  [0.5]")
 @click.option("--linkage", metavar="NAME", help="quantile_max or mean.  [quantile_max]")
 @click.option("--roi", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Box in voxels of the whole volume.")
+@click.option("--mask", metavar="URL", help="Volume; voxels where it is 0 are left out.")
 @click.option("--affinities", metavar="keep|drop", help="What becomes of them.  [drop]")
 @click.option("--block", metavar="Z,Y,X", help="Unit of work; never changes the result.")
 @click.option("--workers", type=int, help="Processes.  [one for each core]")

@@ -98,6 +98,9 @@ class SegmentConfig(Strict):
     roi: str | None = None
     """Box z0:z1,y0:y1,x0:x1 in voxels of the whole volume; by default all of it."""
 
+    mask: str | None = None
+    """Volume of integers or booleans over the same voxels; where it is 0, they are left out."""
+
     affinities: Literal["keep", "drop"] = "drop"
 
     block: tuple[Positive, Positive, Positive] | None = None

@@ -20,6 +20,7 @@ from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.profile import ComputeProfile, resolve_profile
 from emslice.ops.intensity import check_window
 from emslice.service.machine import check_writable, n_cores
+from emslice.service.masking import open_mask
 from emslice.stages import agglomerate, predict
 from emslice.volumes import Volume, open_volume
 from emslice.volumes.places import local_path
@@ -52,6 +53,8 @@ class Plan:
     block_shape: tuple[int, int, int]
     workers: int
     warnings: tuple[str, ...]
+    mask: Volume | None = None
+    """Voxels where it is 0 belong to no segment."""
 
     @property
     def source(self) -> Volume:
@@ -155,7 +158,11 @@ def _finish(
     resume: bool,
 ) -> Plan:
     """Checks that both kinds of input share: run folder, disk, blocks."""
-    folder = local_path(folder)
+    folder, mask = local_path(folder), None
+    source = raw or affinities
+    assert source is not None
+    if config.mask is not None:
+        mask = open_mask(config.mask, source, roi)
     if not resume:
         if folder.is_symlink() or (
             folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
@@ -170,12 +177,13 @@ def _finish(
     block = config.block or DEFAULT_BLOCK[config.fragments.dimensions]
     z, y, x = (min(b, int(n)) for b, n in zip(block, roi.shape, strict=True))
     block = (z, y, x)
-    prints = _fingerprints(config, roi, block, checkpoint, profile, identity)
-    warnings = _warnings(raw, checkpoint)
+    prints = _fingerprints(config, roi, block, checkpoint, profile, identity, mask)
+    warnings = (*_warnings(raw, checkpoint), *_anisotropy(config, source))
     workers = config.workers or n_cores()
     return Plan(
-        folder, config, raw, affinities, roi, checkpoint, profile, prints, block, workers, warnings
-    )
+        folder, config, raw, affinities, roi, checkpoint, profile, prints, block, workers,
+        warnings, mask,
+    )  # fmt: skip
 
 
 def _state(folder: Path) -> str:
@@ -194,6 +202,7 @@ def _fingerprints(
     checkpoint: Checkpoint | None,
     profile: ComputeProfile | None,
     identity: list[str],
+    mask: Volume | None,
 ) -> dict[str, str]:
     """Fingerprint of each stage, each with those before it.
 
@@ -210,6 +219,8 @@ def _fingerprints(
     facts = {"radius": config.fragments.cap, "roi": box, "block": list(block)}
     if config.fragments.dimensions == 3:
         facts["dimensions"] = 3
+    if mask is not None:  # after prediction, whose results do not depend on it
+        facts["mask"] = volume_identity(mask.url)
     stages.append(("fragments", agglomerate.VERSION, facts))
     stages.append(("stitch", agglomerate.VERSION, {}))
     facts = {"linkage": method.linkage, "lowest": method.lowest}
@@ -243,4 +254,17 @@ def _warnings(raw: Volume | None, checkpoint: Checkpoint | None) -> tuple[str, .
         f"resolution: RAW has voxels of {have} nm, {checkpoint.name} was trained on {trained} nm: "
         f"a factor of {' x '.join(f'{f:.3g}' for f in factors)} (z, y, x). Expect poor results; "
         f"resample RAW or choose another checkpoint.",
+    )
+
+
+def _anisotropy(config: SegmentConfig, source: Volume) -> tuple[str, ...]:
+    """Fragments in 3D measure distances in voxels."""
+    size = source.resolution_nm
+    if config.fragments.dimensions == 2 or size is None:
+        return ()
+    if max(size) <= RESOLUTION_TOLERANCE * min(size):
+        return ()
+    return (
+        f"fragments.dimensions: 3 is for isotropic voxels; those of {source.url} are "
+        f"{' x '.join(f'{n:g}' for n in size)} nm. Expect better results with 2.",
     )

@@ -95,6 +95,8 @@ def _resolved(plan: Plan) -> dict[str, Any]:
     config["fragments"]["radius"] = plan.config.fragments.cap
     config["workers"] = plan.workers
     config["block"] = list(plan.block_shape)
+    if plan.mask is not None:
+        config["mask"] = plan.mask.url
     if plan.config.checkpoint is not None:
         config["checkpoint"] = str(Path(plan.config.checkpoint).absolute())
     return config

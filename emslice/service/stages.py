@@ -15,6 +15,7 @@ from emslice.service.plan import Plan
 from emslice.stages.agglomeration import AgglomerateBlocks, CutBlocks
 from emslice.stages.fragments import FragmentBlocks
 from emslice.stages.layout import Frame
+from emslice.stages.masking import MaskedAffinities
 from emslice.stages.relabelling import RelabelChunks
 from emslice.stages.stitching import StitchBlocks
 from emslice.stages.tiles import (
@@ -66,11 +67,15 @@ def stages_of(plan: Plan) -> Stages:
     for n, box in zip(frame.block_shape, frame.roi[1], strict=True):
         voxels *= min(n, box)
     predict, keep = _predict(plan, frame)
-    affinities: TiledAffinities | StoredAffinities
+    affinities: TiledAffinities | StoredAffinities | MaskedAffinities
     if predict is not None:
         affinities = TiledAffinities(predict.tiles)
     else:
         affinities = StoredAffinities(plan.source.url)
+    read_bytes = READ_BYTES
+    if plan.mask is not None:
+        affinities = MaskedAffinities(affinities, plan.mask.url)
+        read_bytes += plan.mask.dtype.itemsize + 1
     prints = plan.fingerprints
 
     def folder(name: str) -> str:
@@ -78,7 +83,7 @@ def stages_of(plan: Plan) -> Stages:
 
     fragments = FragmentBlocks(
         frame, affinities, config.fragments.cap, folder("fragments"), prints["fragments"],
-        BASE_BYTES + READ_BYTES * _read_voxels(frame, config.fragments),
+        BASE_BYTES + read_bytes * _read_voxels(frame, config.fragments),
         config.fragments.dimensions,
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)

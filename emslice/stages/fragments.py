@@ -23,6 +23,7 @@ from emslice.stages.layout import (
     save_faces,
     save_value,
 )
+from emslice.stages.masking import MaskedAffinities
 from emslice.stages.tiles import StoredAffinities, TiledAffinities
 from emslice.volumes import open_volume
 
@@ -32,7 +33,7 @@ class FragmentBlocks:
     """Affinities to fragments, with what neighbours need to know of each block."""
 
     frame: Frame
-    affinities: TiledAffinities | StoredAffinities
+    affinities: TiledAffinities | StoredAffinities | MaskedAffinities
     radius: int
     folder: str
     fingerprint: str

@@ -28,6 +28,13 @@ def test_lowest_threshold_is_three_tenths_or_the_threshold():
     assert load_config(assignments=["agglomeration.threshold=0.2"]).agglomeration.lowest == 0.2
 
 
+def test_the_radius_follows_the_dimensions_unless_it_is_given():
+    for dimensions, default in ((2, 64), (3, 32)):
+        chosen = f"fragments.dimensions={dimensions}"
+        assert load_config(assignments=[chosen]).fragments.cap == default
+        assert load_config(assignments=[chosen, "fragments.radius=9"]).fragments.cap == 9
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
@@ -41,6 +48,7 @@ def test_lowest_threshold_is_three_tenths_or_the_threshold():
         ("predict.tile=100", "predict.tile"),
         ("predict.tile=520", "predict.tile.*multiple of 16"),
         ("fragments.radius=0", "fragments.radius"),
+        ("fragments.dimensions=4", "fragments.dimensions"),
         ("block=[0,4,4]", "block"),
         ("workers=two", "workers"),
         ("agglomeration", "expected key.sub=value"),

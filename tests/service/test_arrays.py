@@ -129,6 +129,11 @@ def test_saturated_affinities_make_one_segment_named_one(linkage):
     assert set(np.unique(segmentation)) == {35}
 
 
+def test_fragments_in_three_dimensions_are_named_by_the_last_voxel_of_all():
+    codes = np.full((3, 3, 5, 7), 255, np.uint8)
+    assert set(np.unique(emslice.segment_affinities(codes, dimensions=3))) == {105}
+
+
 def test_all_zero_affinities_are_all_masked():
     assert not emslice.segment_affinities(np.zeros((3, 3, 5, 7), np.uint8)).any()
 
@@ -142,6 +147,7 @@ def test_all_zero_affinities_are_all_masked():
         ({"quantile": 100}, "quantile"),
         ({"lowest_threshold": 0.8}, "below the lowest"),
         ({"radius": 0}, "radius"),
+        ({"dimensions": 4}, "fragments.dimensions: 4"),
     ],
 )
 def test_a_parameter_out_of_range_is_refused(arguments, message):
