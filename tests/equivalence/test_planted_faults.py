@@ -15,9 +15,9 @@ import sys
 import numpy as np
 from equivalence.blocks import roi_in, segment_in_blocks, whole
 from emslice.ops.linkage import Linkage
-for seed in range(150):
+dimensions = int(sys.argv[1])
+for seed in range(150 if dimensions == 2 else 60):
     rng = np.random.default_rng(seed)
-    dimensions = int(sys.argv[1])
     shape = tuple(rng.integers((2, 8, 8), (5, 16, 18)))
     if dimensions == 3:
         shape = tuple(rng.integers((7, 5, 6), (15, 10, 12)))

@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 
 import emslice
+from emslice.config.schema import FragmentsConfig, SegmentConfig
+from emslice.geometry.boxes import Roi
+from emslice.ledger.fingerprint import fingerprint
+from emslice.service.plan import _fingerprints
 from emslice.stages import agglomerate, predict
 from emslice.volumes.digest import digest_array
 
@@ -29,3 +33,28 @@ def test_the_segmentation_of_given_affinities_is_pinned(linkage, quantile, expec
     segments = emslice.segment_affinities(affinities(), 0.5, linkage, quantile=quantile)
     assert (agglomerate.VERSION, predict.VERSION) == (1, 1)
     assert digest_array(segments) == expected
+
+
+@pytest.mark.parametrize(
+    ("linkage", "expected"),
+    [
+        ("quantile_max", "bea173b1617ca6d88416845d185da325622a1a68ae956df262f987212e7be587"),
+        ("mean", "b863fb91c6a278fe9aacb3e6a254a8af36250753bb6a0987d4cc56cb18e06c5f"),
+    ],
+)
+def test_so_is_that_with_fragments_in_three_dimensions(linkage, expected):
+    segments = emslice.segment_affinities(affinities(), 0.5, linkage, dimensions=3)
+    assert agglomerate.VERSION == 1
+    assert digest_array(segments) == expected
+
+
+def test_keys_that_were_not_there_before_are_in_a_fingerprint_only_if_they_are_used():
+    """A run begun by an earlier version is gone on with, not begun anew."""
+    box = Roi((0, 2, 0), (4, 9, 8))
+    config = SegmentConfig()
+    prints = _fingerprints(config, box, (4, 8, 8), None, None, ["input"], None)
+    facts = {"radius": 64, "roi": [[0, 2, 0], [4, 9, 8]], "block": [4, 8, 8]}
+    assert prints["fragments"] == fingerprint("fragments", agglomerate.VERSION, facts, "input")
+    deep = config.model_copy(update={"fragments": FragmentsConfig(dimensions=3, radius=64)})
+    other = _fingerprints(deep, box, (4, 8, 8), None, None, ["input"], None)
+    assert other["fragments"] != prints["fragments"]
