@@ -170,3 +170,31 @@ def test_a_resolution_that_does_not_fit_is_a_warning_with_the_factor(
     assert answer.code == 0
     assert "factor of 1 x 2 x 2" in answer.err
     assert "40 x 8 x 8 nm" in answer.err
+
+
+def test_fragments_in_three_dimensions_are_those_of_the_python_api(run, small_checkpoint, tmp_path):
+    """The halo along z reaches over runs of sections, whose tiles are dropped when all are done."""
+    from emslice.volumes import create_volume
+
+    array = np.random.default_rng(6).integers(1, 256, (39, 33, 26)).astype(np.uint8)
+    volume = create_volume(tmp_path / "cube.zarr", shape=array.shape, dtype=array.dtype)
+    volume.write(volume.roi, array)
+    expected = emslice.segment_affinities(
+        emslice.predict_affinities(array, small_checkpoint), dimensions=3, radius=7
+    )
+    answer = run("segment", volume.url, tmp_path / "run", "--checkpoint", small_checkpoint,
+                 "--set", "fragments.dimensions=3", "--set", "fragments.radius=7",
+                 "--block", "10,20,15", "--workers", "2")  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert digest_of(run, tmp_path / "run/segmentation.zarr") == digest_array(expected)
+    assert not list((tmp_path / "run").rglob("tiles/*"))
+
+
+def test_a_run_resumed_in_three_dimensions_takes_their_radius(run, raw, small_checkpoint, tmp_path):
+    common = ("--checkpoint", small_checkpoint, "--workers", "1")
+    run("segment", raw.url, tmp_path / "run", *common)
+    found = []
+    for assignments in ([], ["--set", "fragments.dimensions=3"]):
+        assert run("resume", tmp_path / "run", *assignments, "--workers", "1").code == 0
+        found.append(yaml.safe_load((tmp_path / "run/run.yaml").read_text())["config"]["fragments"])
+    assert found == [{"dimensions": 2, "radius": 64}, {"dimensions": 3, "radius": 32}]
