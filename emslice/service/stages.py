@@ -34,6 +34,9 @@ BASE_BYTES = 475 * 2**20
 READ_BYTES = 28
 """Of a fragments task, a voxel of its read box (measured: docs/results/blocks.md)."""
 
+GRAPH_BYTES = 12
+"""Of an agglomerate task, a voxel of its block (measured: docs/results/blocks.md)."""
+
 TILE_BYTES = 1600
 """Of a call of the network, a pixel of a tile's read box."""
 
@@ -91,7 +94,7 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
     agglomerate = AgglomerateBlocks(
         stitch, Linkage(method.linkage, method.quantile), integer_threshold(method.lowest),
-        folder("agglomerate"), prints["agglomerate"], BASE_BYTES + 80 * voxels,
+        folder("agglomerate"), prints["agglomerate"], BASE_BYTES + GRAPH_BYTES * voxels,
     )  # fmt: skip
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
     relabel = RelabelChunks(
