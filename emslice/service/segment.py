@@ -88,7 +88,7 @@ def segment(plan: Plan, reporter: Reporter) -> RunRecord:
 def _run(plan: Plan, stages: Stages, reporter: Reporter, record: RunRecord, ledger: Ledger) -> None:
     hooks = _drop_affinities(stages, ledger)
     with Supervision(plan.folder, ledger, stages.in_order(), hooks) as supervision:
-        with _executor(plan) as executor:
+        with open_executor(plan) as executor:
             for stage in stages.in_order():
                 _run_stage(stage, plan, reporter, record, executor, supervision, ledger)
         _finish(plan, reporter, record, ledger, stages)
@@ -97,7 +97,7 @@ def _run(plan: Plan, stages: Stages, reporter: Reporter, record: RunRecord, ledg
 
 
 @contextmanager
-def _executor(plan: Plan) -> Iterator[Executor]:
+def open_executor(plan: Plan) -> Iterator[Executor]:
     """One worker is this process; several are processes of their own, on Dask."""
     executor: Executor
     if plan.workers == 1:
