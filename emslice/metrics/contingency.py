@@ -8,6 +8,7 @@ to be ignored; a segmentation's 0 is a label like any other (scikit-image with
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,12 +53,17 @@ class Contingency:
     count: NDArray[np.int64]
     """Shape (P,). Voxels."""
 
-    def __add__(self, other: Contingency) -> Contingency:
+    @classmethod
+    def joined(cls, tables: Sequence[Contingency]) -> Contingency:
+        """The table of the whole from those of its pieces, at least one."""
         return _table(
-            np.concatenate([self.segment, other.segment]),
-            np.concatenate([self.truth, other.truth]),
-            np.concatenate([self.count, other.count]),
+            np.concatenate([table.segment for table in tables]),
+            np.concatenate([table.truth for table in tables]),
+            np.concatenate([table.count for table in tables]),
         )
+
+    def __add__(self, other: Contingency) -> Contingency:
+        return Contingency.joined([self, other])
 
     def scores(self) -> Scores:
         """Variation of information and adapted Rand error.

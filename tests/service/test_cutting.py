@@ -1,5 +1,7 @@
 """A run cut at a threshold is the run at that threshold, and costs neither input nor merges."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import yaml
@@ -111,11 +113,12 @@ def test_a_lower_default_does_not_agglomerate_again(tmp_path):
 def test_a_threshold_that_cannot_be_cut_at_is_refused(made, tmp_path, threshold, words, elsewhere):
     folder, _ = made
     before = files_of(folder)
+    run, out = folder / "run", tmp_path / "out.zarr"
+    attempt = partial(write_cut, run, threshold, out, Silent())
+    if not elsewhere:
+        attempt = partial(plan_cut, run, threshold)
     with pytest.raises(ConfigError) as error:
-        if elsewhere:
-            write_cut(folder / "run", threshold, tmp_path / "out.zarr", Silent())
-        else:
-            plan_cut(folder / "run", threshold)
+        attempt()
     assert all(word in str(error.value) for word in words)
     assert files_of(folder) == before
     assert not list(tmp_path.iterdir())
@@ -129,7 +132,7 @@ def test_what_is_there_already_is_not_overwritten(made, tmp_path):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="holds no readable run.yaml"):
+    with pytest.raises(ConfigError, match=r"holds no readable run\.yaml"):
         plan_cut(tmp_path, 0.5)
 
 
