@@ -18,8 +18,11 @@ Examples:
 @click.argument("run")
 @click.option("--threshold", type=float, required=True, help="Merge while score >= this affinity.")
 @click.option("--out", metavar="VOLUME", help="New volume; RUN stays as it is.")
+@click.option("--workers", type=int, help="Other number of workers; changes no voxel.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines for scripts.")
-def command(run: str, threshold: float, out: str | None, as_json: bool) -> None:
+def command(
+    run: str, threshold: float, out: str | None, workers: int | None, as_json: bool
+) -> None:
     """Relabel a run at another threshold.
 
     Nothing is predicted, watershed or agglomerated again: the result is that of a run at this
@@ -30,18 +33,18 @@ def command(run: str, threshold: float, out: str | None, as_json: bool) -> None:
     from emslice.service.cutting import plan_cut
 
     if out is None:
-        carry_out(plan_cut(run, threshold), as_json)
+        carry_out(plan_cut(run, threshold, workers), as_json)
     else:
-        _write(run, threshold, out, as_json)
+        _write(run, threshold, out, workers, as_json)
 
 
-def _write(run: str, threshold: float, out: str, as_json: bool) -> None:
+def _write(run: str, threshold: float, out: str, workers: int | None, as_json: bool) -> None:
     from emslice.cli.progress import Bars, JsonLines, print_error
     from emslice.service.cutting import write_cut
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        cut = write_cut(run, threshold, out, JsonLines() if as_json else Bars())
+        cut = write_cut(run, threshold, out, JsonLines() if as_json else Bars(), workers)
     except KeyboardInterrupt:
         print_error("Stopped. Nothing was written.")
         raise SystemExit(1) from None

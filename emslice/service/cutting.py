@@ -31,6 +31,9 @@ from emslice.volumes import open_volume
 from emslice.volumes.digest import digest
 from emslice.volumes.places import local_path
 
+FEW_TASKS = 16
+"""Tasks of relabel below which starting workers takes longer than the work."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -47,7 +50,7 @@ class Cut:
         return asdict(self)
 
 
-def plan_cut(folder: str | Path, threshold: float) -> Plan:
+def plan_cut(folder: str | Path, threshold: float, workers: int | None = None) -> Plan:
     """Plan of a run at another threshold, of which cut and relabel are all that is to be done.
 
     Raises
@@ -55,11 +58,17 @@ def plan_cut(folder: str | Path, threshold: float) -> Plan:
     ConfigError
         As `hold_run`.
     """
-    with hold_run(folder, threshold) as run:
+    with hold_run(folder, threshold, workers) as run:
         return run.plan
 
 
-def write_cut(folder: str | Path, threshold: float, out: str | Path, reporter: Reporter) -> Cut:
+def write_cut(
+    folder: str | Path,
+    threshold: float,
+    out: str | Path,
+    reporter: Reporter,
+    workers: int | None = None,
+) -> Cut:
     """Segmentation of a run at another threshold as a new volume, complete or not there at all.
 
     Raises
@@ -72,7 +81,7 @@ def write_cut(folder: str | Path, threshold: float, out: str | Path, reporter: R
     target = local_path(out)
     if os.path.lexists(target):
         raise VolumeError(f"--out {target}: exists already; choose another place or remove it.")
-    with hold_run(folder, threshold) as run:
+    with hold_run(folder, threshold, workers) as run:
         plan, stages = run.plan, run.stages
         check_budget([stages.cut, stages.relabel], free_memory(), plan.workers)
         check_writable(target, 2 * n_voxels(plan.roi), "--out")
@@ -87,6 +96,8 @@ def write_cut(folder: str | Path, threshold: float, out: str | Path, reporter: R
 
 def _write(run: HeldRun, threshold: float, target: Path, work: Path, reporter: Reporter) -> Cut:
     plan = run.plan
+    if run.stages.relabel.n_tasks < FEW_TASKS:
+        plan = replace(plan, workers=1)
     cut = replace(run.stages.cut, folder=str(work / "cut"))
     relabel = replace(run.stages.relabel, cut=cut, folder=str(work))
     with open_executor(plan) as executor:

@@ -31,7 +31,9 @@ class HeldRun:
 
 
 @contextmanager
-def hold_run(folder: str | Path, threshold: float | None = None) -> Iterator[HeldRun]:
+def hold_run(
+    folder: str | Path, threshold: float | None = None, workers: int | None = None
+) -> Iterator[HeldRun]:
     """Run of a folder, at another threshold if one is given; nothing is written but the lease.
 
     Raises
@@ -44,7 +46,8 @@ def hold_run(folder: str | Path, threshold: float | None = None) -> Iterator[Hel
     """
     folder = local_path(folder)
     record = read_record(folder)
-    plan = plan_again(folder, options=_options(folder, record, threshold))
+    options = {**_options(folder, record, threshold), "workers": workers}
+    plan = plan_again(folder, options=options)
     stages = stages_of(plan)
     with Ledger(folder / "ledger.sqlite", create=False) as ledger, _lease(ledger):
         _check_merged(folder, record, stages, ledger)

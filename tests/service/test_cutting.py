@@ -10,6 +10,7 @@ from service.runs import BLOCK, Silent, run_of, scores_in, store_affinities
 from emslice.errors import ConfigError
 from emslice.ledger.database import Ledger
 from emslice.ledger.lease import RunLockedError
+from emslice.service import cutting
 from emslice.service.cutting import plan_cut, write_cut
 from emslice.service.plan import plan_from_affinities
 from emslice.service.segment import segment
@@ -192,6 +193,13 @@ def test_a_cut_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(Exception, match="Nothing was written"):
         write_cut(tmp_path / "run", 0.6, tmp_path / "out.zarr", Silent())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["aff.zarr", "run"]
+
+
+def test_workers_do_not_change_a_cut(made, tmp_path, monkeypatch):
+    one = write_cut(made[0] / "run", 0.6, tmp_path / "one.zarr", Silent())
+    monkeypatch.setattr(cutting, "FEW_TASKS", 0)
+    two = write_cut(made[0] / "run", 0.6, tmp_path / "two.zarr", Silent(), workers=2)
+    assert (one.digest, one.segments) == (two.digest, two.segments)
 
 
 def test_a_plan_for_a_cut_is_that_of_a_new_run_with_that_threshold(tmp_path):
