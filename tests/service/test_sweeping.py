@@ -74,6 +74,14 @@ def test_another_label_is_ignored(desk, tmp_path):
     assert found.rows != sweep(desk / "run", desk / "truth.zarr", Silent()).rows
 
 
+def test_blocks_change_no_row(desk, tmp_path):
+    linkage = {"agglomeration.linkage": desk.name.rstrip("0123456789")}
+    options = {"agglomeration.lowest_threshold": 0.25, "block": list(SHAPE), **linkage}
+    run_of(str(desk / "aff.zarr"), tmp_path / "run", 0.6, **options)
+    whole = sweep(tmp_path / "run", desk / "truth.zarr", Silent(), roi="0:4,2:31,:")
+    assert sweep(desk / "run", desk / "truth.zarr", Silent(), roi="0:4,2:31,:").rows == whole.rows
+
+
 def test_tables_are_added_up_in_any_portions(desk, monkeypatch):
     once = sweep(desk / "run", desk / "truth.zarr", Silent()).rows
     monkeypatch.setattr(sweeping, "PENDING_ROWS", 1)
