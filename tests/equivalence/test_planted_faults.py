@@ -63,8 +63,8 @@ def outcome(tmp_path, file, good, bad):
         ),
         pytest.param(
             "emslice/ops/merging.py",
-            "rank[winner] = max(rank[winner], rank[loser])",
-            "rank[winner] = min(rank[winner], rank[loser])",
+            "worse = min(key[winner]",
+            "worse = max(key[winner]",
             id="the better tie is kept",
         ),
         pytest.param(
