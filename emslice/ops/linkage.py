@@ -5,24 +5,27 @@ linkage           statistic of a pair                     score of a pair
 ================  ======================================  ======================================
 ``mean``          sum and number of the codes             floor(2^16 sum / number)
 ``quantile_max``  the largest code, once per base pair    2^16 x code at rank floor(q n / 100) + 1
+``quantile``      all codes                               the same
 ================  ======================================  ======================================
 
 A score is a fraction of 2^24 (``SCALE``); a pair merges at threshold T iff score >= 2^24 T. Equal
 scores are the rule with 256 codes, so every base pair has a *tie rank*: more contacts first, then
 the smaller hash of its ids, then the smaller ids. The **union** of two rows adds their statistics
-and keeps the worse of the two ranks. Then the law on which exactness rests holds for both:
+and keeps the worse of the two ranks. Then the law on which exactness rests holds for all:
 
     key(union of two rows) is never above the better of the two keys        (reducibility)
 
 since a mean or a quantile of a mixture lies between those of its parts, and the rank falls back.
 ``quantile_max`` with q = 50 is the setting of the published CAD and EM-SliceCrafter results
-(waterz ``HistogramQuantileAffinity``, initialised with the maximum).
+(waterz ``HistogramQuantileAffinity``, initialised with the maximum); ``quantile`` is the same
+without that.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +37,12 @@ from emslice.ops.region_graph import RegionGraph
 SCALE = 2**24
 """A score of 1."""
 
-LINKAGES = ("mean", "quantile_max")
+LINKAGES = ("mean", "quantile_max", "quantile")
 
 
 @dataclass(frozen=True)
 class Linkage:
-    """A statistic and, for the quantile, its percentage."""
+    """A statistic and, for quantiles, their percentage."""
 
     name: str = "quantile_max"
     quantile: int = 50
@@ -54,6 +57,11 @@ class Linkage:
             raise ConfigError(
                 f"agglomeration.quantile: {self.quantile} is not within 0 to 99 percent."
             )
+
+    @property
+    def needs_histograms(self) -> bool:
+        """Whether the codes of all contacts must be counted."""
+        return self.name == "quantile"
 
 
 def integer_threshold(threshold: float) -> int:
@@ -78,11 +86,14 @@ def integer_threshold(threshold: float) -> int:
 
 def base_rows(graph: RegionGraph, linkage: Linkage) -> Rows:
     """Rows of base pairs, as agglomeration works on them: of ``quantile_max``, one run each."""
-    n = len(graph)
     if linkage.name == "mean":
         return mean_rows(graph.contacts, graph.total)
-    one = np.ones(n, np.int64)
-    return histogram_rows(one, np.arange(n + 1), graph.highest, one)
+    if linkage.needs_histograms:
+        assert len(graph.histograms.size) == len(graph), "no histograms were made"
+        runs = graph.histograms
+        return histogram_rows(graph.contacts, runs.start, runs.code, runs.number)
+    one = np.ones(len(graph), np.int64)
+    return histogram_rows(one, np.arange(len(graph) + 1), graph.highest, one)
 
 
 def mean_rows(number: NDArray[np.int64], total: NDArray[np.int64]) -> Rows:
@@ -94,7 +105,7 @@ def histogram_rows(
     number: NDArray[np.int64],
     start: NDArray[np.int64],
     code: NDArray[np.uint8],
-    length: NDArray[np.int64],
+    length: NDArray[np.integer[Any]],
 ) -> Rows:
     """Rows of histograms: that of row e is the runs ``start[e]`` to ``start[e + 1]``."""
     link = np.empty((len(code), 2), np.int64)

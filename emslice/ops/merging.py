@@ -5,8 +5,8 @@ edge of a pair. Of two parallel edges the better keeps its place in the queue: b
 key of their union is not above it, so each live edge has exactly one entry, and an entry that
 promises too much is put back with its present key. The queue is the array of initial keys, sorted
 once, and a binary heap of what was put back. What dies is left where it is, in lists and table,
-until somebody passes by: to take it out at once cost half of the time, which goes into cache misses.
-For the same reason all that is read of an edge at one time lies side by side.
+until somebody passes by: to take it out at once took half of the time. Time is cache misses: for
+the same reason all that is read of an edge at one time lies side by side.
 
 All of it stands in one file: numba caches a compiled function by the time stamp of its own file
 only, so code called from another file would go stale unnoticed.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from emslice.ops.agglomerate import run_best_first
 from emslice.ops.contacts import Contacts
+from emslice.ops.histograms import add_histograms, histograms_of
 from emslice.ops.linkage import Linkage, histogram_rows, mean_rows, tie_order
 from emslice.ops.merge_tree import MergeTree
 from emslice.ops.merging import RANK_MASK, Rows, gather_runs
@@ -35,7 +36,7 @@ class OpenGraph:
     """Shape (E,). Contacts of that base pair."""
 
     number: NDArray[np.int64]
-    """Shape (E,). Contacts (mean) or base pairs (quantile) behind each row."""
+    """Shape (E,). Contacts, or base pairs (quantile_max), behind each row."""
 
     total: NDArray[np.int64]
     """Shape (E,). Sum of codes (mean)."""
@@ -65,18 +66,25 @@ class Decided:
 
 def base_graph(rows: Contacts, linkage: Linkage) -> OpenGraph:
     """Rows of base pairs."""
-    n = len(rows)
-    mean = linkage.name == "mean"
-    runs = 0 if mean else n
+    n, runs = len(rows), rows.histograms
+    number, total, one = rows.contacts, np.zeros(n, np.int64), np.ones(n, np.int64)
+    start, code, length = np.zeros(n + 1, np.int64), rows.highest[:0], one[:0]
+    if linkage.name == "mean":
+        total = rows.total
+    elif linkage.needs_histograms:
+        assert len(runs.size) == n, "no histograms were made"
+        start, code, length = runs.start, runs.code, runs.number.astype(np.int64)
+    else:
+        number, start, code, length = one, np.arange(n + 1), rows.highest, one
     return OpenGraph(
         pairs=rows.pairs,
         tie_pairs=rows.pairs,
         tie_contacts=rows.contacts,
-        number=rows.contacts if mean else np.ones(n, np.int64),
-        total=rows.total if mean else np.zeros(n, np.int64),
-        run_start=np.zeros(n + 1, np.int64) if mean else np.arange(n + 1),
-        run_code=rows.highest[:runs],
-        run_number=np.ones(runs, np.int64),
+        number=number,
+        total=total,
+        run_start=start,
+        run_code=code,
+        run_number=length,
     )
 
 
@@ -93,8 +101,14 @@ def join_graphs(graphs: Sequence[OpenGraph], linkage: Linkage) -> OpenGraph:
         joined: NDArray[np.int64] = np.concatenate([getattr(g, name) for g in graphs])[order]
         return joined
 
-    number = np.add if linkage.name == "mean" else np.maximum  # one base pair stays one
-    start, code, length = _joined_runs(graphs, order, first)
+    adds = linkage.name != "quantile_max"  # of which one base pair stays one, with one maximum
+    if adds:
+        into = np.empty(len(order), np.int64)
+        into[order] = np.cumsum(np.r_[True, changes]) - 1
+        start, code, length = _added_runs(graphs, into, len(first))
+    else:
+        start, code, length = _larger_maxima(graphs, order, first)
+    number = np.add if adds else np.maximum
     return OpenGraph(
         pairs=pairs[order[first]],
         tie_pairs=column("tie_pairs")[first].astype(np.uint64),
@@ -107,9 +121,23 @@ def join_graphs(graphs: Sequence[OpenGraph], linkage: Linkage) -> OpenGraph:
     )
 
 
-def _joined_runs(
+_Runs = tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]
+
+
+def _added_runs(graphs: Sequence[OpenGraph], into: NDArray[np.int64], n_rows: int) -> _Runs:
+    """Histograms of the joined rows: those of a base pair seen twice add."""
+    sizes = [np.diff(g.run_start) for g in graphs]
+    parts = [
+        histograms_of(np.repeat(np.arange(len(g)), size), g.run_code, g.run_number, len(g))
+        for g, size in zip(graphs, sizes, strict=True)
+    ]
+    joined = add_histograms(parts, into, n_rows)
+    return joined.start, joined.code, joined.number.astype(np.int64)
+
+
+def _larger_maxima(
     graphs: Sequence[OpenGraph], order: NDArray[np.int64], first: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+) -> _Runs:
     """Histograms of the joined rows; of a base pair seen twice, the larger maximum."""
     code = np.concatenate([g.run_code for g in graphs])
     if not len(code):

@@ -69,7 +69,7 @@ def stages_of(plan: Plan) -> Stages:
         affinities = TiledAffinities(predict.tiles)
     else:
         affinities = StoredAffinities(plan.source.url)
-    prints = plan.fingerprints
+    prints, linkage = plan.fingerprints, Linkage(method.linkage, method.quantile)
 
     def folder(name: str) -> str:
         return str(plan.stage_folder(name))
@@ -77,10 +77,11 @@ def stages_of(plan: Plan) -> Stages:
     fragments = FragmentBlocks(
         frame, affinities, config.fragments.radius, folder("fragments"), prints["fragments"],
         BASE_BYTES + READ_BYTES * _read_voxels(frame, config.fragments.radius),
+        linkage.needs_histograms,
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
     agglomerate = AgglomerateBlocks(
-        stitch, Linkage(method.linkage, method.quantile), integer_threshold(method.lowest),
+        stitch, linkage, integer_threshold(method.lowest),
         folder("agglomerate"), prints["agglomerate"], BASE_BYTES + 80 * voxels,
     )  # fmt: skip
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)

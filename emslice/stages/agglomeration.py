@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from emslice.geometry.octree import Node
 from emslice.ledger.arrays import load_arrays
 from emslice.ledger.merges import load_merges, save_merges
 from emslice.ops.contacts import Contacts
+from emslice.ops.histograms import Histograms
 from emslice.ops.linkage import Linkage
 from emslice.ops.lut import Lut
 from emslice.ops.open_graph import Decided, OpenGraph
@@ -101,6 +102,9 @@ class AgglomerateBlocks:
     def _leaf(self, node: Node) -> NodeGraph:
         files, box = self.stitched.fragments.file, self.frame.octree.box(node)
         rows = take(Contacts, load_arrays(files(node.index, "rows")))
+        if self.linkage.needs_histograms:
+            own = take(Histograms, load_arrays(files(node.index, "histograms")))
+            rows = replace(rows, histograms=own)
         faces = load_faces(files(node.index, "faces"), box)
         exits = self.stitched.lut(node)
         return leaf_graph(rows, faces, exits, self.frame.box, self.lowest, self.linkage)

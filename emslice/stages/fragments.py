@@ -11,9 +11,7 @@ from typing import Any
 
 from emslice.engine.stage import Process, Resource
 from emslice.geometry.grid import Index
-from emslice.stages.blockwise import (
-    fragment_block,
-)
+from emslice.stages.blockwise import fragment_block
 from emslice.stages.layout import (
     Frame,
     create_labels,
@@ -36,6 +34,8 @@ class FragmentBlocks:
     folder: str
     fingerprint: str
     peak_bytes: int
+    histograms: bool = False
+    """Whether the linkage needs them."""
 
     name = "fragments"
     resource: Resource = field(default="CPU", init=False)
@@ -66,11 +66,15 @@ class FragmentBlocks:
             index = index_of(key)
             block, read = grid.block(index), grid.read(index, (0, self.radius, self.radius))
             codes = self.affinities.read(read)
-            part = fragment_block(codes, read, block, frame.domain, self.radius)
+            part = fragment_block(
+                codes, read, block, frame.domain, self.radius, histograms=self.histograms
+            )
             volume.write(block, part.labels)
             save_faces(self.file(index, "faces"), part.faces)
             save_value(self.file(index, "rows"), part.rows, exits=part.fragments.exits,
                        ids=part.fragments.ids)  # fmt: skip
+            if self.histograms:
+                save_value(self.file(index, "histograms"), part.rows.histograms)
             return {
                 "fragments": part.fragments.n_roots,
                 "edges": len(part.rows),
@@ -80,5 +84,5 @@ class FragmentBlocks:
         yield process
 
     def file(self, index: Index, kind: str) -> Path:
-        """Where a block keeps its faces or its rows, exits and ids."""
+        """Where a block keeps its faces, its rows, exits and ids, or its histograms."""
         return Path(self.folder) / "blocks" / key_of(index) / f"{kind}.npz"

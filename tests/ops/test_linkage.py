@@ -1,16 +1,17 @@
 from collections import Counter
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, find, given, settings
 from hypothesis import strategies as st
 from reference.agglomeration import hash_of, splitmix64
 from reference.strategies import graph_of, id_lists, linkages, multigraphs
 
 from emslice.errors import ConfigError
 from emslice.ops.linkage import (
+    LINKAGES,
     SCALE,
     Linkage,
     base_rows,
@@ -23,19 +24,16 @@ from emslice.ops.linkage import (
 from emslice.ops.merging import gather_runs, score_of, union_rows
 
 words = st.integers(0, 2**64 - 1)
-# A base pair: contacts, total, largest code. Many contacts: means closer than a floor.
+# A base pair: {code: number}. Many contacts: means closer than a floor, and sums near 2^63.
 levels = st.sampled_from([0, 60, 61, 255])
-contacts = st.sampled_from([1, 2, 3, 2**18, 2**18 + 1])
-pairs = st.tuples(contacts, levels, st.sampled_from([0, 1])).flatmap(
-    lambda p: st.tuples(st.just(p[0]), st.just(p[0] * p[1] // 2 + p[2]), levels)
-)
+numbers = st.sampled_from([1, 2, 3, 2**18, 2**18 + 1, 2**47, 2**50 + 1])
+pairs = st.dictionaries(levels, numbers, min_size=1, max_size=3)
 groups = st.lists(pairs, min_size=1, max_size=5)
 
 
 def rows_of(base, linkage):
-    """Rows of base pairs (contacts, total, highest), one each."""
-    base = [(k + 1, k + 2, n, total, highest) for k, (n, total, highest) in enumerate(base)]
-    return base_rows(graph_of(base), linkage)
+    """Rows of base pairs, one each."""
+    return base_rows(graph_of([(k + 1, k + 2, codes) for k, codes in enumerate(base)]), linkage)
 
 
 def fold(linkage, rows, first, others):
@@ -122,11 +120,23 @@ def test_huge_contacts_leave_the_order_of_ties_as_it_is(contacts, seed):
 def test_a_score_is_its_definition(base, linkage):
     rows = rows_of(base, linkage)
     fold(linkage, rows, 0, range(1, len(base)))
-    highest = sorted(h for _, _, h in base)
-    mean = Fraction(sum(t for _, t, _ in base), sum(n for n, _, _ in base))
-    at_rank = highest[floor(Fraction(linkage.quantile * len(highest), 100))]
-    expected = floor(mean * 2**16) if linkage.name == "mean" else at_rank * 2**16
+    all_codes = sum(map(Counter, base), Counter())
+    n = all_codes.total()
+    if linkage.name == "mean":
+        expected = (sum(code * m for code, m in all_codes.items()) << 16) // n
+    else:
+        counts = all_codes if linkage.needs_histograms else Counter(map(max, base))
+        expected = code_at(counts, linkage.quantile * counts.total() // 100) << 16
     assert score(linkage, rows, 0) == expected
+
+
+def code_at(counts, rank):
+    """Code with ``rank`` others below it in order."""
+    for code in sorted(counts):
+        rank -= counts[code]
+        if rank < 0:
+            return code
+    raise IndexError
 
 
 @pytest.mark.parametrize("quantile", [0, 1, 50, 99])
@@ -152,7 +162,7 @@ def test_means_of_any_64_bit_sums_are_exact(number, total):
     assert score(Linkage("mean"), rows, 0) == (total << 16) // number
 
 
-def law_holds(linkage, one, two, ranks, kept):
+def law_holds(linkage, one, two, ranks, kept=max, score=score):
     """Reducibility of two groups of base pairs; ``kept`` chooses the rank of a union."""
     rows = rows_of(one + two, linkage)
     second = len(one)
@@ -168,20 +178,45 @@ def law_holds(linkage, one, two, ranks, kept):
 
 
 ten_ranks = st.permutations(range(10))
+by_value = pytest.mark.parametrize("name", LINKAGES)
+percentages = st.sampled_from([0, 1, 25, 50, 75, 99])
 
 
+@by_value
 @settings(max_examples=300, derandomize=True, deadline=None)
-@given(linkage=linkages, one=groups, two=groups, ranks=ten_ranks)
-def test_a_union_is_never_above_the_better_of_its_parts(linkage, one, two, ranks):
-    assert law_holds(linkage, one, two, ranks, kept=max)
+@given(quantile=percentages, one=groups, two=groups, ranks=ten_ranks)
+def test_a_union_is_never_above_the_better_of_its_parts(name, quantile, one, two, ranks):
+    assert law_holds(Linkage(name, quantile), one, two, ranks)
+
+
+def sum_of_codes(linkage, rows, edge):
+    """A score that grows with contacts: no linkage."""
+    _, known = statistics(linkage, rows, edge)
+    return known if linkage.name == "mean" else sum(code * number for code, number in known)
+
+
+@by_value
+@pytest.mark.parametrize(
+    "fault", [{"kept": min}, {"score": sum_of_codes}], ids=["the better rank is kept", "a sum"]
+)
+def test_a_linkage_that_breaks_the_law_is_found(name, fault):
+    cases = st.tuples(percentages, groups, groups, ten_ranks)
+    few = settings(max_examples=5000, derandomize=True, deadline=None, database=None)
+
+    def breaks(case):
+        quantile, *rest = case
+        return not law_holds(Linkage(name, quantile), *rest, **fault)
+
+    assert breaks(find(cases, breaks, settings=few))
 
 
 @pytest.mark.parametrize("quantile", [25, 50, 75])
-def test_a_quantile_that_keeps_the_better_rank_breaks_the_law(quantile):
-    linkage = Linkage("quantile_max", quantile)
+@pytest.mark.parametrize("name", ["quantile_max", "quantile"])
+def test_a_quantile_that_keeps_the_better_rank_breaks_the_law(name, quantile):
+    linkage = Linkage(name, quantile)
     # One pair of code 0 and the best rank joins seven of code 255: the score stays at 255.
-    one, two, ranks = [(1, 0, 255)] * 7, [(1, 0, 0)], [1, 2, 3, 4, 5, 6, 7, 0]
-    assert law_holds(linkage, one, two, ranks, kept=max)
+    one, two, ranks = [{255: 1}] * 7, [{0: 1}], [1, 2, 3, 4, 5, 6, 7, 0]
+    assert law_holds(linkage, one, two, ranks)
     assert not law_holds(linkage, one, two, ranks, kept=min)
 
 
@@ -206,7 +241,7 @@ def test_a_union_holds_every_maximum_once(base):
     fold(linkage, rows, 0, range(1, len(base)))
     number, runs = statistics(linkage, rows, 0)
     assert number == len(base)
-    assert runs == sorted(Counter(h for _, _, h in base).items())
+    assert runs == sorted(Counter(map(max, base)).items())
 
 
 @pytest.mark.parametrize("quantile", [-1, 100, 1000])
@@ -216,5 +251,5 @@ def test_a_quantile_without_a_rank_is_refused(quantile):
 
 
 def test_an_unknown_linkage_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'median'.*mean, quantile_max"):
+    with pytest.raises(ConfigError, match=r"'median'.*mean, quantile_max, quantile"):
         Linkage("median")
