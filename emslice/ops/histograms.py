@@ -56,12 +56,14 @@ def add_histograms(parts: Sequence[Histograms], into: NDArray[np.int64], n_rows:
     size = np.concatenate([part.size for part in parts])
     if not len(size):
         return Histograms()
-    row = np.repeat(into, size)
-    kept = row >= 0
-    place = row[kept] << 8 | np.concatenate([part.code for part in parts])[kept]
-    number = np.concatenate([part.number for part in parts])[kept]
-    order = np.argsort(place, kind="stable")
-    place = place[order]
+    place = np.repeat(into << 8, size)  # in place: this is the largest table of a block
+    place |= np.concatenate([part.code for part in parts])
+    number = np.concatenate([part.number for part in parts])
+    order = np.argsort(place)
+    order = order[np.searchsorted(place, 0, sorter=order) :]
+    place, number = place[order], number[order]
+    del order
     first = np.flatnonzero(np.diff(place, prepend=-1))
-    total = np.add.reduceat(number[order], first, dtype=np.int64) if len(first) else number
-    return histograms_of(place[first] >> 8, place[first].astype(np.uint8), total, n_rows)
+    total = np.add.reduceat(number, first, dtype=np.int64) if len(first) else number
+    place = place[first]
+    return histograms_of(place >> 8, place.astype(np.uint8), total, n_rows)

@@ -32,6 +32,9 @@ BASE_BYTES = 475 * 2**20
 READ_BYTES = 28
 """Of a fragments task, a voxel of its read box (measured: docs/results/blocks.md)."""
 
+HISTOGRAM_BYTES = 16
+"""More of a fragments task, a voxel of its block, where the linkage needs histograms."""
+
 TILE_BYTES = 1600
 """Of a call of the network, a pixel of a tile's read box."""
 
@@ -76,8 +79,8 @@ def stages_of(plan: Plan) -> Stages:
 
     fragments = FragmentBlocks(
         frame, affinities, config.fragments.radius, folder("fragments"), prints["fragments"],
-        BASE_BYTES + READ_BYTES * _read_voxels(frame, config.fragments.radius),
-        linkage.needs_histograms,
+        BASE_BYTES + READ_BYTES * _read_voxels(frame, config.fragments.radius)
+        + linkage.needs_histograms * HISTOGRAM_BYTES * voxels, linkage.needs_histograms,
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
     agglomerate = AgglomerateBlocks(
