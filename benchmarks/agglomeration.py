@@ -86,12 +86,10 @@ def main() -> None:
     parser.add_argument("--codes", help="affinities, .npy")
     parser.add_argument("--largest", type=int, default=10_000_000, help="edges")
     arguments = parser.parse_args()
-    print(
-        "| graph | linkage | edges | merges | s | M edges/s | ns/edge |\n|---|---|---|---|---|---|---|"
-    )
-    measure_small = lattice(1000, "random")
     for name in LINKAGES:  # compile
-        agglomerate(*measure_small, LOWEST, Linkage(name))
+        agglomerate(*lattice(1000, "random"), LOWEST, Linkage(name))
+    print("| graph | linkage | edges | merges | s | M edges/s | ns/edge |")
+    print("|---|---|---|---|---|---|---|")
     if arguments.codes:
         parts = oversegment(np.load(arguments.codes), histograms=True)
         measure("real", parts.graph, parts.fragments.ids, 9)
