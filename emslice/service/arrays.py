@@ -101,9 +101,9 @@ def segment_affinities(
         is masked.
     threshold : float
         Fragments merge while their score is at least this affinity.
-    linkage : "quantile_max" or "mean"
+    linkage : "quantile_max", "quantile" or "mean"
     quantile : int
-        Percent, for quantile_max.
+        Percent, for quantile_max and quantile.
 
     Returns
     -------
@@ -121,7 +121,12 @@ def segment_affinities(
     if lowest_threshold is None:
         lowest_threshold = AgglomerationConfig.model_construct(threshold=threshold).lowest
     codes = quantise_array(affinities)
-    parts = oversegment(codes, radius=radius, workers=workers or n_cores())
+    parts = oversegment(
+        codes,
+        radius=radius,
+        workers=workers or n_cores(),
+        histograms=method.needs_histograms,
+    )
     lut = grow(parts, method, lowest_threshold).cut(threshold)
     segments: NDArray[np.uint64] = lut.apply(parts.fragments.ids)[parts.fragments.labels]
     return segments

@@ -34,6 +34,9 @@ BASE_BYTES = 475 * 2**20
 READ_BYTES = 28
 """Of a fragments task, a voxel of its read box (measured: docs/results/blocks.md)."""
 
+HISTOGRAM_BYTES = 16
+"""More of a fragments task, a voxel of its block, where the linkage needs histograms."""
+
 GRAPH_BYTES = 12
 """Of an agglomerate task, a voxel of its block (measured: docs/results/blocks.md)."""
 
@@ -79,7 +82,7 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
         affinities = TiledAffinities(predict.tiles, holes.tiles)
     else:
         affinities = StoredAffinities(plan.source.url)
-    prints = dict(plan.fingerprints)
+    prints, linkage = dict(plan.fingerprints), Linkage(method.linkage, method.quantile)
     if holes:
         for name in ("stitch", "cut"):
             prints[name] = fingerprint(name, 1, {"holes": holes.boxes}, prints[name])
@@ -89,11 +92,12 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
 
     fragments = FragmentBlocks(
         frame, affinities, config.fragments.radius, folder("fragments"), prints["fragments"],
-        BASE_BYTES + READ_BYTES * _read_voxels(frame, config.fragments.radius), holes,
+        BASE_BYTES + READ_BYTES * _read_voxels(frame, config.fragments.radius)
+        + linkage.needs_histograms * HISTOGRAM_BYTES * voxels, holes, linkage.needs_histograms,
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
     agglomerate = AgglomerateBlocks(
-        stitch, Linkage(method.linkage, method.quantile), integer_threshold(method.lowest),
+        stitch, linkage, integer_threshold(method.lowest),
         folder("agglomerate"), prints["agglomerate"], BASE_BYTES + GRAPH_BYTES * voxels,
     )  # fmt: skip
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)

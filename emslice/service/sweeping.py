@@ -194,7 +194,8 @@ def _rows(
     least = np.array([integer_threshold(threshold) for threshold in thresholds])
     tree, n_merges = _merges(run.stages, box, np.unique(table.segment), least)
     fragments = sum(
-        facts.get("fragments", 0) for _, facts in run.ledger.facts_of(run.stages.fragments.fingerprint)
+        facts.get("fragments", 0)
+        for _, facts in run.ledger.facts_of(run.stages.fragments.fingerprint)
     )
     segments = MergingSegments(table, np.concatenate([tree.child, tree.parent]))
     order = np.argsort(tree.score)

@@ -18,7 +18,8 @@ def segment_in_blocks(affinity, roi, domain, block_shape, linkage, threshold, lo
     grid = BlockGrid(roi, Coordinate(block_shape))
     tree = Octree(grid)
     levels = range(1, tree.root.level + 1)
-    parts = {index: make_part(affinity, grid, index, roi, domain, radius) for index in grid}
+    counted = linkage.needs_histograms
+    parts = {i: make_part(affinity, grid, i, roi, domain, radius, counted) for i in grid}
 
     stitched = {
         Node(0, index): stitch.leaf(part.fragments.exits, part.faces)
@@ -63,11 +64,11 @@ def segment_in_blocks(affinity, roi, domain, block_shape, linkage, threshold, lo
     return segmentation, merges
 
 
-def make_part(affinity, grid, index, roi, domain, radius):
+def make_part(affinity, grid, index, roi, domain, radius, histograms):
     block = grid.block(index)
     read = grid.read(index, (0, radius, radius))
     codes = np.ascontiguousarray(affinity[(slice(None), *within(read, roi))])
-    return fragment_block(codes, read, block, domain, radius)
+    return fragment_block(codes, read, block, domain, radius, histograms=histograms)
 
 
 def walk_down(tree, tables, step):
@@ -83,7 +84,7 @@ def whole(affinity, roi, domain, linkage, threshold, lowest, radius):
     """The same by the kernels for a volume in memory."""
     from emslice.stages.agglomerate import grow, oversegment
 
-    parts = oversegment(affinity, roi, domain, radius)
+    parts = oversegment(affinity, roi, domain, radius, histograms=linkage.needs_histograms)
     tree = grow(parts, linkage, lowest)
     segments = tree.cut(threshold).apply(parts.fragments.ids)[parts.fragments.labels]
     rows = zip(tree.child, tree.parent, tree.score, strict=True)
