@@ -215,28 +215,36 @@ def _follow(height, target, top, left, labels):  # type: ignore[no-untyped-def]
     rows, width = labels.shape
     full = height.shape[1]
     number = np.zeros(height.size, np.int32)  # 0 is not known yet
-    pointer = target.reshape(-1)
-    roots, exits = np.empty(labels.size, np.int64), np.empty(labels.size, np.int64)
+    pointer, heights = target.reshape(-1), height.reshape(-1)
+    roots, exits = np.empty(labels.size, np.int64), np.empty(2 * (rows + width), np.int64)
     n_roots, n_exits = 0, 0
     for y in range(rows):
-        for x in range(width):
-            p = (y + top) * full + x + left
-            if height[y + top, x + left] == 0:
-                continue
-            q = pointer[p]
-            qy, qx = q // full - top, q % full - left
-            if q == p:
+        for p in range((y + top) * full + left, (y + top) * full + left + width):
+            if pointer[p] == p and heights[p] != 0:
                 roots[n_roots] = p
                 n_roots += 1
                 number[p] = n_roots
-            elif (qy < 0 or qy >= rows or qx < 0 or qx >= width) and number[q] == 0:
+    for y in range(rows):  # only the outermost voxels of the core point out of it
+        step = 1 if y == 0 or y == rows - 1 else max(1, width - 1)
+        for x in range(0, width, step):
+            p = (y + top) * full + x + left
+            q = pointer[p]
+            qy, qx = q // full - top, q % full - left
+            outside = qy < 0 or qy >= rows or qx < 0 or qx >= width
+            if outside and heights[p] != 0 and number[q] == 0:
                 exits[n_exits] = q
                 n_exits += 1
                 number[q] = -n_exits
+    for p in range(number.size):  # two sweeps in the order of memory know the end of most paths
+        if number[p] == 0:
+            number[p] = number[pointer[p]]
+    for p in range(number.size - 1, -1, -1):
+        if number[p] == 0:
+            number[p] = number[pointer[p]]
     for y in range(rows):
         for x in range(width):
             p = (y + top) * full + x + left
-            if height[y + top, x + left] == 0:
+            if heights[p] == 0:
                 labels[y, x] = 0
                 continue
             q = p
