@@ -68,11 +68,8 @@ def extract_edges(
     cuts = np.linspace(0, depth, min(workers, depth) + 1).astype(int)
 
     def slab(cut: tuple[int, int]) -> RegionGraph:
-        table = _scan(affinity, labels, *cut)
-        graph, slots = _rows(table)
-        if not histograms:
-            return graph
-        return _with_histograms(graph, table, slots, affinity, labels, *cut)
+        graph = _sorted(_scan(affinity, labels, *cut))
+        return _with_histograms(graph, affinity, labels, *cut) if histograms else graph
 
     with ThreadPoolExecutor(workers) as pool:
         return combine(list(pool.map(slab, pairwise(cuts.tolist()))))
@@ -107,29 +104,35 @@ def combine(graphs: list[RegionGraph]) -> RegionGraph:
     )
 
 
-def _rows(table: NDArray[np.int64]) -> tuple[RegionGraph, NDArray[np.int64]]:
-    """Rows of a hash table, sorted, and the slot of each."""
-    used = np.flatnonzero(table[:, KEY])
-    slots = used[np.argsort(table[used, KEY])]
-    rows = table[slots]
-    edges = np.stack([rows[:, KEY] >> 32, rows[:, KEY] & 0xFFFFFFFF], axis=1).astype(np.int32)
-    columns = rows[:, CONTACTS].copy(), rows[:, TOTAL].copy(), rows[:, HIGHEST].astype(np.uint8)
-    return RegionGraph(edges, *columns), slots
+def _sorted(rows: NDArray[np.int64]) -> RegionGraph:
+    """Graph of rows in any order; those of one pair add up."""
+    order = np.argsort(rows[:, KEY])
+    key = rows[order, KEY]
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    number, total, highest = (rows[order, column] for column in (CONTACTS, TOTAL, HIGHEST))
+    if len(first) < len(key):
+        key, number, total = (
+            key[first],
+            np.add.reduceat(number, first),
+            np.add.reduceat(total, first),
+        )
+        highest = np.maximum.reduceat(highest, first)
+    edges = np.stack([key >> 32, key & 0xFFFFFFFF], axis=1).astype(np.int32)
+    return RegionGraph(edges, number, total, highest.astype(np.uint8))
 
 
 def _with_histograms(
     graph: RegionGraph,
-    table: NDArray[np.int64],
-    slots: NDArray[np.int64],
     affinity: NDArray[np.uint8],
     labels: NDArray[np.int32],
     begin: int,
     end: int,
 ) -> RegionGraph:
-    """The graph of some sections with histograms; the table's counts are used up."""
+    """The graph of some sections with histograms."""
     start = np.r_[0, np.cumsum(graph.contacts)]
-    table[slots, CONTACTS] = start[:-1]
     codes = np.empty(start[-1], np.uint8)
+    table = np.zeros((1 << max(4, (2 * len(graph)).bit_length()), 4), np.int64)
+    _place(graph.edges, start, table)
     _collect(affinity, labels, begin, end, table, codes)
     row, code, number = _count(codes, start)
     return replace(graph, histograms=histograms_of(row, code, number, len(graph)))
@@ -161,18 +164,46 @@ def _grown(table: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @njit(nogil=True, cache=True)
+def _place(edges, start, table):  # type: ignore[no-untyped-def]
+    """Fill a table with pairs, each with the place of its first code."""
+    for row in range(edges.shape[0]):
+        key = (np.int64(edges[row, 0]) << 32) | np.int64(edges[row, 1])
+        slot = _slot(table, key)
+        table[slot, KEY] = key
+        table[slot, CONTACTS] = start[row]
+
+
+@njit(nogil=True, cache=True)
+def _emptied(table, rows, n_rows, used):  # type: ignore[no-untyped-def]
+    """Move the rows of a table behind ``n_rows`` others; returns the array, larger if it must."""
+    if n_rows + used > rows.shape[0]:
+        larger = np.empty((2 * (n_rows + used), 4), np.int64)
+        larger[:n_rows] = rows[:n_rows]
+        rows = larger
+    for slot in range(table.shape[0]):
+        if table[slot, KEY] != 0:
+            rows[n_rows] = table[slot]
+            n_rows += 1
+            table[slot] = 0
+    return rows
+
+
+@njit(nogil=True, cache=True)
 def _scan(
     affinity: NDArray[np.uint8], labels: NDArray[np.int32], begin: int, end: int
 ) -> NDArray[np.int64]:
-    """Hash table of the contacts of sections begin to end with their lower neighbours.
+    """Rows of the contacts of sections begin to end with their lower neighbours, in any order.
 
     Neighbours along a row mostly touch the same fragment: a run of equal pairs is added up before
-    it is looked up. A row of the table is half a cache line.
+    it is looked up in a hash table. A row of the table is half a cache line, and the table is
+    emptied after every section, so that it stays in the cache; a pair of fragments that both
+    extend over sections has a row for each.
     """
     table = np.zeros((1024, 4), np.int64)
-    used = 0
+    rows, n_rows = np.empty((1024, 4), np.int64), 0
     _, height, width = labels.shape
     for z in range(begin, end):
+        used = 0
         for axis in range(3):
             if axis == 0 and z == 0:
                 continue
@@ -204,7 +235,9 @@ def _scan(
                     table[slot, CONTACTS] += contacts
                     table[slot, TOTAL] += total
                     table[slot, HIGHEST] = max(table[slot, HIGHEST], highest)
-    return table
+        rows = _emptied(table, rows, n_rows, used)
+        n_rows += used
+    return rows[:n_rows].copy()
 
 
 @njit(nogil=True, cache=True)
