@@ -44,6 +44,10 @@ class FragmentsConfig(Strict):
     radius: Annotated[int, Field(ge=1, le=255)] = 64
     """Cap of the distance transform and halo of the stage, voxels."""
 
+    method: Literal["rainfall", "flood", "mutex"] = "rainfall"
+    """Only rainfall is the same in every blocking. flood (the published watershed) and mutex end
+    fragments at the faces of a block along y and x, and need emslice[compare]."""
+
 
 class AgglomerationConfig(Strict):
     """How fragments merge."""
@@ -59,6 +63,10 @@ class AgglomerationConfig(Strict):
 
     quantile: Annotated[int, Field(ge=0, le=99)] = 50
     """Percent, for quantile_max."""
+
+    method: Literal["exact", "waterz"] = "exact"
+    """Only exact is the same in every blocking. waterz needs emslice[compare], stored affinities
+    and a block that holds the whole ROI, and knows no merge but those at the threshold."""
 
     @model_validator(mode="after")
     def _lowest_is_lowest(self) -> AgglomerationConfig:
@@ -89,7 +97,8 @@ class SegmentConfig(Strict):
     affinities: Literal["keep", "drop"] = "drop"
 
     block: tuple[Positive, Positive, Positive] | None = None
-    """Unit of work, voxels z, y, x; (32, 512, 512) by default. Never changes the result."""
+    """Unit of work, voxels z, y, x; (32, 512, 512) by default. Never changes the result of the
+    default methods."""
 
     workers: Positive | None = None
     """By default one for each core."""

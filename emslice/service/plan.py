@@ -20,6 +20,7 @@ from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.profile import ComputeProfile, resolve_profile
 from emslice.ops.intensity import check_window
 from emslice.service.machine import check_writable, n_cores
+from emslice.service.methods import check_run_methods, fragments_facts, waterz_facts
 from emslice.stages import agglomerate, predict
 from emslice.volumes import Volume, open_volume
 from emslice.volumes.places import local_path
@@ -170,6 +171,7 @@ def _finish(
     block = config.block or DEFAULT_BLOCK
     z, y, x = (min(b, int(n)) for b, n in zip(block, roi.shape, strict=True))
     block = (z, y, x)
+    check_run_methods(config, block, roi, stored=affinities is not None)
     prints = _fingerprints(config, roi, block, checkpoint, profile, identity)
     warnings = _warnings(raw, checkpoint)
     workers = config.workers or n_cores()
@@ -207,12 +209,13 @@ def _fingerprints(
         facts = {"window": config.raw.window, "profile": profile.as_dict(), "roi": box}
         stages.append(("predict", predict.VERSION, facts))
         stages.append(("affinities", predict.VERSION, {}))
-    facts = {**config.fragments.model_dump(), "roi": box, "block": list(block)}
+    facts = {**fragments_facts(config.fragments), "roi": box, "block": list(block)}
     stages.append(("fragments", agglomerate.VERSION, facts))
     stages.append(("stitch", agglomerate.VERSION, {}))
     facts = {"linkage": method.linkage, "lowest": method.lowest}
     if method.linkage != "mean":
         facts["quantile"] = method.quantile
+    facts |= waterz_facts(method)
     stages.append(("agglomerate", agglomerate.VERSION, facts))
     stages.append(("cut", RELABEL_VERSION, {"threshold": method.threshold}))
     stages.append(("relabel", RELABEL_VERSION, {}))

@@ -11,6 +11,7 @@ from emslice.geometry.neighborhood import NEAREST
 from emslice.ops.linkage import Linkage, integer_threshold
 from emslice.service.plan import Plan
 from emslice.stages.agglomeration import AgglomerateBlocks, CutBlocks
+from emslice.stages.fragment_methods import halo_of
 from emslice.stages.fragments import FragmentBlocks
 from emslice.stages.layout import Frame
 from emslice.stages.relabelling import RelabelChunks
@@ -22,6 +23,7 @@ from emslice.stages.tiles import (
     TiledAffinities,
     TileSet,
 )
+from emslice.stages.waterz_block import WaterzBlock
 
 CHUNK = (16, 256, 256)
 """Chunks of the segmentation, voxels."""
@@ -31,6 +33,9 @@ BASE_BYTES = 475 * 2**20
 
 READ_BYTES = 28
 """Of a fragments task, a voxel of its read box (measured: docs/results/blocks.md)."""
+
+WATERZ_BYTES = 700
+"""Of an agglomeration by waterz, a voxel: up to 613 were seen, of fragments of 10 voxels."""
 
 TILE_BYTES = 1600
 """Of a call of the network, a pixel of a tile's read box."""
@@ -74,15 +79,18 @@ def stages_of(plan: Plan) -> Stages:
     def folder(name: str) -> str:
         return str(plan.stage_folder(name))
 
+    halo = halo_of(config.fragments.method, config.fragments.radius)
     fragments = FragmentBlocks(
-        frame, affinities, config.fragments.radius, folder("fragments"), prints["fragments"],
-        BASE_BYTES + READ_BYTES * _read_voxels(frame, config.fragments.radius),
+        frame, affinities, halo, folder("fragments"), prints["fragments"],
+        BASE_BYTES + READ_BYTES * _read_voxels(frame, halo), config.fragments.method,
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
-    agglomerate = AgglomerateBlocks(
-        stitch, Linkage(method.linkage, method.quantile), integer_threshold(method.lowest),
-        folder("agglomerate"), prints["agglomerate"], BASE_BYTES + 80 * voxels,
-    )  # fmt: skip
+    linkage, lowest = Linkage(method.linkage, method.quantile), integer_threshold(method.lowest)
+    place = folder("agglomerate"), prints["agglomerate"]
+    agglomerate = AgglomerateBlocks(stitch, linkage, lowest, *place, BASE_BYTES + 80 * voxels)
+    if method.method == "waterz":
+        peak = BASE_BYTES + WATERZ_BYTES * voxels
+        agglomerate = WaterzBlock(stitch, linkage, lowest, *place, peak, method.threshold)
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
     relabel = RelabelChunks(
         cut, folder("relabel"), CHUNK, prints["relabel"], BASE_BYTES + 33 * voxels

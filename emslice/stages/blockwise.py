@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from emslice.geometry.boxes import Roi, within
 from emslice.ops.contacts import Contacts, contacts_of, resolve
 from emslice.ops.faces import Faces, contacts_between, cut_faces, join_faces, touching
-from emslice.ops.fragments import Fragments, make_fragments
+from emslice.ops.fragments import Fragments
 from emslice.ops.linkage import Linkage
 from emslice.ops.lut import Lut
 from emslice.ops.merge_tree import MergeTree
 from emslice.ops.open_graph import Decided, OpenGraph, base_graph, decide, join_graphs
 from emslice.ops.region_graph import extract_edges
+from emslice.stages.fragment_methods import INVARIANT, fragments_by
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,13 @@ class NodeGraph:
 
 
 def fragment_block(
-    affinity: NDArray[np.uint8], read: Roi, block: Roi, domain: Roi, radius: int, workers: int = 1
+    affinity: NDArray[np.uint8],
+    read: Roi,
+    block: Roi,
+    domain: Roi,
+    radius: int,
+    workers: int = 1,
+    method: str = INVARIANT,
 ) -> BlockFragments:
     """Fragments of a block and the contacts inside it.
 
@@ -58,7 +65,7 @@ def fragment_block(
         Codes of the read box: the block and ``radius`` voxels along y and x, as far as the
         volume goes.
     """
-    fragments = make_fragments(affinity, read, domain, radius, workers, block)
+    fragments = fragments_by(method, affinity, read, domain, radius, workers, block)
     codes = np.ascontiguousarray(affinity[(slice(None), *within(block, read))])
     graph = extract_edges(codes, fragments.labels, workers)
     labels = fragments.ids[fragments.labels]

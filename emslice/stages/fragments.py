@@ -14,6 +14,7 @@ from emslice.geometry.grid import Index
 from emslice.stages.blockwise import (
     fragment_block,
 )
+from emslice.stages.fragment_methods import INVARIANT
 from emslice.stages.layout import (
     Frame,
     create_labels,
@@ -33,9 +34,12 @@ class FragmentBlocks:
     frame: Frame
     affinities: TiledAffinities | StoredAffinities
     radius: int
+    """Halo of the stage, voxels: the cap of the distance; 0 where a block is seen alone."""
+
     folder: str
     fingerprint: str
     peak_bytes: int
+    method: str = INVARIANT
 
     name = "fragments"
     resource: Resource = field(default="CPU", init=False)
@@ -66,7 +70,7 @@ class FragmentBlocks:
             index = index_of(key)
             block, read = grid.block(index), grid.read(index, (0, self.radius, self.radius))
             codes = self.affinities.read(read)
-            part = fragment_block(codes, read, block, frame.domain, self.radius)
+            part = fragment_block(codes, read, block, frame.domain, self.radius, method=self.method)
             volume.write(block, part.labels)
             save_faces(self.file(index, "faces"), part.faces)
             save_value(self.file(index, "rows"), part.rows, exits=part.fragments.exits,
