@@ -21,6 +21,7 @@ lint: .venv/check.done  ## ruff, ruff format, mypy
 bench: .venv/test.done  ## on real data: the main job step by step and beside waterz; blocks
 	$(BIN)/python -m benchmarks.main_job
 	$(BIN)/python -m benchmarks.blocks
+	$(BIN)/python -m benchmarks.postprocess
 
 clean:
 	rm -rf .venv emslice-demo
