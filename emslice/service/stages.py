@@ -8,11 +8,13 @@ from typing import Any
 from emslice.engine.stage import Stage
 from emslice.geometry.lattice import Z_RUN, TileLattice
 from emslice.geometry.neighborhood import NEAREST
+from emslice.ledger.fingerprint import fingerprint
 from emslice.ops.linkage import Linkage, integer_threshold
 from emslice.service.plan import Plan
 from emslice.stages.agglomeration import AgglomerateBlocks, CutBlocks
 from emslice.stages.fragment_methods import halo_of
 from emslice.stages.fragments import FragmentBlocks
+from emslice.stages.holes import Holes
 from emslice.stages.layout import Frame
 from emslice.stages.relabelling import RelabelChunks
 from emslice.stages.stitching import StitchBlocks
@@ -62,27 +64,35 @@ class Stages:
         return [stage for stage in all_stages if stage is not None]
 
 
-def stages_of(plan: Plan) -> Stages:
-    """Stages of a plan; nothing is read or written."""
+def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
+    """Stages of a plan with some boxes masked; nothing is read or written.
+
+    Stages whose tasks all depend on every hole get a fingerprint of their own for each set of
+    holes; the others note in their facts what each task saw.
+    """
+    holes = holes or Holes()
     frame, config, method = frame_of(plan), plan.config, plan.config.agglomeration
     voxels = 1
     for n, box in zip(frame.block_shape, frame.roi[1], strict=True):
         voxels *= min(n, box)
-    predict, keep = _predict(plan, frame)
+    predict, keep = _predict(plan, frame, holes)
     affinities: TiledAffinities | StoredAffinities
     if predict is not None:
-        affinities = TiledAffinities(predict.tiles)
+        affinities = TiledAffinities(predict.tiles, holes.tiles)
     else:
         affinities = StoredAffinities(plan.source.url)
-    prints = plan.fingerprints
+    prints = dict(plan.fingerprints)
+    if holes:
+        for name in ("stitch", "cut"):
+            prints[name] = fingerprint(name, 1, {"holes": holes.boxes}, prints[name])
 
     def folder(name: str) -> str:
-        return str(plan.stage_folder(name))
+        return str(plan.folder / "stages" / name / prints[name])
 
     halo = halo_of(config.fragments.method, config.fragments.radius)
     fragments = FragmentBlocks(
         frame, affinities, halo, folder("fragments"), prints["fragments"],
-        BASE_BYTES + READ_BYTES * _read_voxels(frame, halo), config.fragments.method,
+        BASE_BYTES + READ_BYTES * _read_voxels(frame, halo), holes, config.fragments.method,
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
     linkage, lowest = Linkage(method.linkage, method.quantile), integer_threshold(method.lowest)
@@ -115,7 +125,9 @@ def _read_voxels(frame: Frame, radius: int) -> int:
     return shape[0] * grown[0] * grown[1]
 
 
-def _predict(plan: Plan, frame: Frame) -> tuple[PredictTiles | None, KeepAffinities | None]:
+def _predict(
+    plan: Plan, frame: Frame, holes: Holes
+) -> tuple[PredictTiles | None, KeepAffinities | None]:
     if plan.raw is None or plan.profile is None or plan.checkpoint is None:
         return None, None
     lattice = TileLattice((frame.domain_shape[1], frame.domain_shape[2]), plan.profile.tile)
@@ -136,7 +148,7 @@ def _predict(plan: Plan, frame: Frame) -> tuple[PredictTiles | None, KeepAffinit
     layer = 3 * Z_RUN * int(plan.roi.shape[1]) * int(plan.roi.shape[2])
     keep = KeepAffinities(
         tiles, str(plan.stage_folder("affinities")), attributes, plan.fingerprints["affinities"],
-        BASE_BYTES + 3 * layer,
+        BASE_BYTES + 3 * layer, holes,
     )  # fmt: skip
     return predict, keep
 

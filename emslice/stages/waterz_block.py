@@ -23,6 +23,8 @@ class WaterzBlock(AgglomerateBlocks):
     threshold: float = 0.5
 
     def _leaf(self, node: Node) -> NodeGraph:
+        if self._is_hole(node):
+            return super()._leaf(node)
         # Nothing reaches SCALE, and nothing is open in a run's only block: an empty graph is left.
         nothing = replace(self, lowest=SCALE)
         graph = super(WaterzBlock, nothing)._leaf(node)
