@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
+
+import numpy as np
 
 from emslice.geometry.boxes import Coordinate, Roi, clip
 from emslice.stages.fragments import FragmentBlocks
-from emslice.stages.layout import index_of, key_of
+from emslice.stages.layout import index_of
 from emslice.stages.tiles import KeepAffinities, TileSet
 
 
@@ -16,19 +19,28 @@ class Dropping:
     Parameters
     ----------
     fragments, keep
-        The stages that read tiles.
-    done : dict
-        Of each of them by fingerprint, the tasks that have a record already; taken over.
+        The stages that read tiles; ``keep``, if there is one, comes first.
+    blocks, slabs
+        Their tasks that have a record already.
+
+    Notes
+    -----
+    One byte a block: the coordinator does not grow with what is done.
     """
 
     def __init__(
         self,
         tiles: TileSet,
         fragments: FragmentBlocks,
-        keep: KeepAffinities | None,
-        done: dict[str, set[str]],
+        blocks: Iterable[str],
+        keep: KeepAffinities | None = None,
+        slabs: Iterable[str] = (),
     ) -> None:
-        self._tiles, self._fragments, self._keep, self._done = tiles, fragments, keep, done
+        self._tiles, self._fragments, self._keep = tiles, fragments, keep
+        self._done = np.zeros(fragments.frame.grid.shape, np.bool_)
+        for key in blocks:
+            self._done[index_of(key)] = True
+        self._slabs = set(slabs)
 
     def catch_up(self) -> list[str]:
         """Delete what an earlier coordinator had no time to delete.
@@ -47,27 +59,24 @@ class Dropping:
                 missing.append(key)
         return missing
 
-    def block_done(self, fingerprint: str, key: str) -> None:
-        """Note a block's record, and delete the tiles of which it was the last reader."""
-        if fingerprint not in self._done:
-            return
-        self._done[fingerprint].add(key)
-        if fingerprint != self._fragments.fingerprint:  # blocks come last
-            return
-        block = self._fragments.frame.grid.block(index_of(key))
-        for tile in self._tiles.meeting(self._read_box(block)):
-            if self._is_read(tile):
-                self._delete(tile)
+    def task_done(self, fingerprint: str, key: str) -> None:
+        """Note a record, and delete the tiles of which the task was the last reader."""
+        if self._keep is not None and fingerprint == self._keep.fingerprint:
+            self._slabs.add(key)
+        elif fingerprint == self._fragments.fingerprint:
+            self._done[index_of(key)] = True
+            block = self._fragments.frame.grid.block(index_of(key))
+            for tile in self._tiles.meeting(self._read_box(block)):
+                if self._is_read(tile):
+                    self._delete(tile)
 
     def _is_read(self, tile: str) -> bool:
         box = self._tiles.box(tile)
-        if self._keep is not None:
-            done = self._done[self._keep.fingerprint]
-            slabs = self._keep.slabs().items()
-            if any(key not in done for key, slab in slabs if not clip(slab, box).empty):
-                return False
+        slabs = {} if self._keep is None else self._keep.slabs()
+        if any(key not in self._slabs and not clip(s, box).empty for key, s in slabs.items()):
+            return False
         readers = self._fragments.frame.grid.meeting(self._read_box(box))
-        return all(key_of(index) in self._done[self._fragments.fingerprint] for index in readers)
+        return all(self._done[index] for index in readers)
 
     def _delete(self, tile: str) -> None:
         shutil.rmtree(self._tiles.path(tile), ignore_errors=True)

@@ -198,11 +198,12 @@ def _drop_affinities(stages: Stages, ledger: Ledger) -> list[DoneHook]:
     """Delete tiles as their readers are done; a kept volume holds the same codes."""
     if stages.predict is None:
         return []
-    readers = [stage for stage in (stages.fragments, stages.keep) if stage is not None]
-    done = {stage.fingerprint: ledger.done_keys(stage.fingerprint) for stage in readers}
-    dropping = Dropping(stages.predict.tiles, stages.fragments, stages.keep, done)
+    fragments, keep = stages.fragments, stages.keep
+    blocks = ledger.iter_done(fragments.fingerprint)
+    slabs = () if keep is None else ledger.iter_done(keep.fingerprint)
+    dropping = Dropping(stages.predict.tiles, fragments, blocks, keep, slabs)
     ledger.forget(stages.predict.fingerprint, dropping.catch_up())
-    return [dropping.block_done]
+    return [dropping.task_done]
 
 
 def _check_values(plan: Plan, reporter: Reporter) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from emslice.config.schema import AgglomerationConfig
 from emslice.engine.stage import Stage
 from emslice.geometry.lattice import Z_RUN, TileLattice
 from emslice.geometry.neighborhood import NEAREST
@@ -35,6 +36,9 @@ BASE_BYTES = 475 * 2**20
 
 READ_BYTES = 28
 """Of a fragments task, a voxel of its read box (measured: docs/results/blocks.md)."""
+
+GRAPH_BYTES = 12
+"""Of an agglomerate task, a voxel of its block (measured: docs/results/blocks.md)."""
 
 WATERZ_BYTES = 700
 """Of an agglomeration by waterz, a voxel: up to 613 were seen, of fragments of 10 voxels."""
@@ -95,17 +99,24 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
         BASE_BYTES + READ_BYTES * _read_voxels(frame, halo), holes, config.fragments.method,
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
-    linkage, lowest = Linkage(method.linkage, method.quantile), integer_threshold(method.lowest)
     place = folder("agglomerate"), prints["agglomerate"]
-    agglomerate = AgglomerateBlocks(stitch, linkage, lowest, *place, BASE_BYTES + 80 * voxels)
-    if method.method == "waterz":
-        peak = BASE_BYTES + WATERZ_BYTES * voxels
-        agglomerate = WaterzBlock(stitch, linkage, lowest, *place, peak, method.threshold)
+    agglomerate = _agglomerate(method, stitch, place, voxels)
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
     relabel = RelabelChunks(
         cut, folder("relabel"), CHUNK, prints["relabel"], BASE_BYTES + 33 * voxels
     )
     return Stages(predict, keep, fragments, stitch, agglomerate, cut, relabel)
+
+
+def _agglomerate(
+    method: AgglomerationConfig, stitch: StitchBlocks, place: tuple[str, str], voxels: int
+) -> AgglomerateBlocks:
+    """The stage of the method chosen, for blocks of so many voxels."""
+    linkage, lowest = Linkage(method.linkage, method.quantile), integer_threshold(method.lowest)
+    if method.method == "waterz":
+        peak = BASE_BYTES + WATERZ_BYTES * voxels
+        return WaterzBlock(stitch, linkage, lowest, *place, peak, method.threshold)
+    return AgglomerateBlocks(stitch, linkage, lowest, *place, BASE_BYTES + GRAPH_BYTES * voxels)
 
 
 def frame_of(plan: Plan) -> Frame:

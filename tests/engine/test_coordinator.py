@@ -116,7 +116,7 @@ def test_a_task_that_alone_loses_three_workers_is_quarantined(records):
     result = run_stage(Squares("/tmp", 4), executor, records)
     assert result.quarantined == ("1",)
     assert (len(executor.alone), result.n_lost) == (3, 4)
-    assert "lost 3 workers" in records.reasons["f"]["1"]
+    assert "lost 3 times" in records.reasons["f"]["1"]
 
 
 @pytest.mark.parametrize("result", ["raised", "lost"])

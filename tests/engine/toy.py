@@ -55,7 +55,7 @@ class Squares:
         if key in self.raising:
             raise ValueError(f"task {key} is bad")
         if key in self.starved:
-            np.empty(2**60)
+            np.empty(2**58)
         if key in self.killing:
             os.kill(os.getpid(), signal.SIGKILL)
         if key in self.hungry:
