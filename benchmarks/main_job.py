@@ -14,8 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +29,12 @@ from emslice.ops.fragments import make_fragments
 from emslice.ops.linkage import Linkage, integer_threshold
 from emslice.ops.merge_tree import merge_tree
 from emslice.ops.region_graph import extract_edges
+from emslice.ops.waterz_method import merge_by_waterz
 from emslice.volumes.importing import import_volume
 
 DATA = Path(os.environ.get("EMSLICE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 PUBLISHED = {"voi_split": 0.399, "voi_merge": 0.268, "voi": 0.667, "arand": 0.064}
 """The authors' pipeline on [0:40] with cad_AC34 (data/README.md of the shared data)."""
-
-WATERZ = "OneMinus<HistogramQuantileAffinity<RegionGraphType, 50, ScoreValue, 256, true>>"
 
 
 @click.command()
@@ -97,37 +94,11 @@ def _steps(codes: NDArray[np.uint8], truth: NDArray[Any]) -> dict[str, Any]:
 
 
 def _waterz(codes: NDArray[np.uint8], labels: NDArray[np.int32]) -> tuple[NDArray[Any], float]:
-    """Segmentation by waterz at 0.5, and its seconds; it overwrites and prints."""
-    import waterz
-
-    affinity = codes.astype(np.float32) / 256
-    fragments = labels.astype(np.uint64)
+    """Segmentation by waterz at 0.5, and its seconds."""
+    affinity = codes.astype(np.float32) / np.float32(256)
     start = time.perf_counter()
-    with _quiet():
-        segmentation = next(
-            waterz.agglomerate(
-                affinity,
-                [0.5],
-                fragments=fragments,
-                scoring_function=WATERZ,
-                discretize_queue=256,
-            )
-        ).copy()
+    segmentation = merge_by_waterz(affinity, labels, 0.5, Linkage())
     return segmentation, time.perf_counter() - start
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Send file descriptor 1 to nowhere: C++ prints past Python."""
-    sys.stdout.flush()
-    saved, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-        os.close(nowhere)
 
 
 def _memory(sections: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ DEFAULT_LOWEST = 0.3
 
 
 DEFAULT_RADIUS = {2: 64, 3: 32}
-"""Voxels, by dimensions. In 3D the halo is paid along z as well (docs/design/0006)."""
+"""Voxels, by dimensions. In 3D the halo is paid along z as well (docs/design/0011)."""
 
 
 class Strict(BaseModel):
@@ -45,11 +45,15 @@ class PredictConfig(Strict):
 class FragmentsConfig(Strict):
     """How fragments are made."""
 
+    method: Literal["rainfall", "flood", "mutex"] = "rainfall"
+    """Only rainfall is the same in every blocking. flood (the published watershed) and mutex end
+    fragments at the faces of a block along y and x, and need emslice[compare]."""
+
     dimensions: Literal[2, 3] = 2
-    """2: section by section. 3: in the volume, for isotropic voxels."""
+    """2: section by section. 3: in the volume, for isotropic voxels; rainfall only."""
 
     radius: Annotated[int, Field(ge=1, le=255)] | None = None
-    """Cap of the distance transform and halo of the stage, voxels; 64 in 2D, 32 in 3D."""
+    """Cap of rainfall's distance transform, and its halo, voxels; 64 in 2D, 32 in 3D."""
 
     @property
     def cap(self) -> int:
@@ -73,6 +77,10 @@ class AgglomerationConfig(Strict):
 
     quantile: Annotated[int, Field(ge=0, le=99)] = 50
     """Percent, for quantile_max and quantile."""
+
+    method: Literal["exact", "waterz"] = "exact"
+    """Only exact is the same in every blocking. waterz needs emslice[compare], stored affinities
+    and a block that holds the whole ROI, and knows no merge but those at the threshold."""
 
     @model_validator(mode="after")
     def _lowest_is_lowest(self) -> AgglomerationConfig:
@@ -107,7 +115,7 @@ class SegmentConfig(Strict):
 
     block: tuple[Positive, Positive, Positive] | None = None
     """Unit of work, voxels z, y, x; (32, 512, 512) by default, (128, 256, 256)
-    for fragments in 3D. Never changes the result."""
+    for fragments in 3D. Never changes the result of the default methods."""
 
     workers: Positive | None = None
     """By default one for each core."""

@@ -19,8 +19,11 @@ from emslice.ops.affinity import quantise_array
 from emslice.ops.fragments import RADIUS
 from emslice.ops.intensity import check_window
 from emslice.ops.linkage import Linkage
+from emslice.ops.waterz_method import waterz_lut
 from emslice.service.machine import n_cores
+from emslice.service.methods import check_methods, needs_histograms
 from emslice.stages.agglomerate import grow, oversegment
+from emslice.stages.fragment_methods import INVARIANT
 from emslice.stages.predict import predict
 from emslice.volumes import ArrayVolume
 
@@ -91,6 +94,8 @@ def segment_affinities(
     lowest_threshold: float | None = None,
     dimensions: Literal[2, 3] = 2,
     radius: int | None = None,
+    fragments: str = INVARIANT,
+    method: str = "exact",
     workers: int | None = None,
 ) -> NDArray[np.uint64]:
     """Segments of a volume of affinities: exact fragments, merged best first.
@@ -109,6 +114,10 @@ def segment_affinities(
         Fragments are made section by section, or in the volume, for isotropic voxels.
     radius : int, optional
         Voxels: the cap of the distance to a boundary, by default 64 in 2D and 32 in 3D.
+    fragments : "rainfall", "flood" or "mutex"
+        How fragments are made; ``fragments.method`` of the configuration.
+    method : "exact" or "waterz"
+        How they merge; ``agglomeration.method`` of the configuration.
 
     Returns
     -------
@@ -118,11 +127,13 @@ def segment_affinities(
     Raises
     ------
     ConfigError
-        Wrong shape or dtype, NaN, values outside [0, 1], unknown linkage.
+        Wrong shape or dtype, NaN, values outside [0, 1], unknown linkage or method, or a method
+        whose library is not installed.
     """
     affinities = np.asarray(affinities)
     check_affinities(affinities.shape)
-    method = Linkage(linkage, quantile)
+    statistic = Linkage(linkage, quantile)
+    check_methods(fragments, dimensions, method, statistic)
     if lowest_threshold is None:
         lowest_threshold = AgglomerationConfig.model_construct(threshold=threshold).lowest
     codes = quantise_array(affinities)
@@ -133,10 +144,15 @@ def segment_affinities(
         radius=radius,
         workers=workers or n_cores(),
         dimensions=dimensions,
-        histograms=method.needs_histograms,
+        histograms=needs_histograms(statistic, method),
+        method=fragments,
     )
-    lut = grow(parts, method, lowest_threshold).cut(threshold)
-    segments: NDArray[np.uint64] = lut.apply(parts.fragments.ids)[parts.fragments.labels]
+    labels, ids = parts.fragments.labels, parts.fragments.ids
+    if method == "waterz":
+        lut = waterz_lut(codes, labels, ids, threshold, statistic)
+    else:
+        lut = grow(parts, statistic, lowest_threshold).cut(threshold)
+    segments: NDArray[np.uint64] = lut.apply(ids)[labels]
     return segments
 
 

@@ -41,19 +41,30 @@ def hold_run(
     Raises
     ------
     ConfigError
-        No run, a threshold that its merges do not reach, merges that are missing, or an input
-        that has changed since.
+        No run, a threshold that its merges do not reach, merges that are missing or of waterz,
+        or an input that has changed since.
     RunLockedError
         The run is being worked on.
     """
     folder = local_path(folder)
     record = read_record(folder)
+    _check_ordered(folder, record)
     options = {**_options(folder, record, threshold), "workers": workers}
     plan = plan_again(folder, options=options)
     with Ledger(folder / "ledger.sqlite", create=False) as ledger, _lease(ledger):
         stages = stages_of(plan, holes_of(stages_of(plan), ledger))
         _check_merged(folder, record, stages, ledger)
         yield HeldRun(plan, stages, ledger)
+
+
+def _check_ordered(folder: Path, record: dict[str, Any]) -> None:
+    """Raise `ConfigError` unless the merges of a run have scores of their own."""
+    if record["config"]["agglomeration"].get("method") == "waterz":
+        raise ConfigError(
+            f"agglomeration.method: RUN {folder} was merged by waterz, which knows no merge but "
+            f"those at its threshold. Merge again at another one: emslice resume {folder} "
+            f"--threshold T; or exactly: --set agglomeration.method=exact"
+        )
 
 
 def _options(folder: Path, record: dict[str, Any], threshold: float | None) -> dict[str, float]:

@@ -22,6 +22,12 @@ from emslice.ops.intensity import check_window
 from emslice.ops.linkage import Linkage
 from emslice.service.machine import check_writable, n_cores
 from emslice.service.masking import open_mask
+from emslice.service.methods import (
+    check_run_methods,
+    fragments_facts,
+    needs_histograms,
+    waterz_facts,
+)
 from emslice.stages import agglomerate, predict
 from emslice.volumes import Volume, open_volume
 from emslice.volumes.places import local_path
@@ -178,6 +184,7 @@ def _finish(
     block = config.block or DEFAULT_BLOCK[config.fragments.dimensions]
     z, y, x = (min(b, int(n)) for b, n in zip(block, roi.shape, strict=True))
     block = (z, y, x)
+    check_run_methods(config, block, roi, stored=affinities is not None)
     prints = _fingerprints(config, roi, block, checkpoint, profile, identity, mask)
     warnings = (*_warnings(raw, checkpoint), *_anisotropy(config, source))
     workers = config.workers or n_cores()
@@ -217,18 +224,17 @@ def _fingerprints(
         facts = {"window": config.raw.window, "profile": profile.as_dict(), "roi": box}
         stages.append(("predict", predict.VERSION, facts))
         stages.append(("affinities", predict.VERSION, {}))
-    facts = {"radius": config.fragments.cap, "roi": box, "block": list(block)}
-    if config.fragments.dimensions == 3:
-        facts["dimensions"] = 3
+    facts = {**fragments_facts(config.fragments), "roi": box, "block": list(block)}
     if mask is not None:  # after prediction, whose results do not depend on it
         facts["mask"] = volume_identity(mask.url)
-    if Linkage(method.linkage).needs_histograms:
+    if needs_histograms(Linkage(method.linkage), method.method):
         facts["histograms"] = True  # other linkages must not pay for them: 1 byte a voxel
     stages.append(("fragments", agglomerate.VERSION, facts))
     stages.append(("stitch", agglomerate.VERSION, {}))
     facts = {"linkage": method.linkage, "lowest": method.lowest}
     if method.linkage != "mean":
         facts["quantile"] = method.quantile
+    facts |= waterz_facts(method)
     stages.append(("agglomerate", agglomerate.VERSION, facts))
     stages.append(("cut", RELABEL_VERSION, {"threshold": method.threshold}))
     stages.append(("relabel", RELABEL_VERSION, {}))

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from emslice.config.schema import FragmentsConfig
+from emslice.config.schema import AgglomerationConfig
 from emslice.engine.stage import Stage
 from emslice.geometry.lattice import Z_RUN, TileLattice
 from emslice.geometry.neighborhood import NEAREST
 from emslice.ledger.fingerprint import fingerprint
-from emslice.ops.fragments import fragment_halo
 from emslice.ops.linkage import Linkage, integer_threshold
+from emslice.service.methods import needs_histograms
 from emslice.service.plan import Plan
 from emslice.stages.agglomeration import AgglomerateBlocks, CutBlocks
+from emslice.stages.fragment_methods import halo_of
 from emslice.stages.fragments import FragmentBlocks
 from emslice.stages.holes import Holes
 from emslice.stages.layout import Frame
@@ -27,6 +28,7 @@ from emslice.stages.tiles import (
     TiledAffinities,
     TileSet,
 )
+from emslice.stages.waterz_block import WaterzBlock
 
 CHUNK = (16, 256, 256)
 """Chunks of the segmentation, voxels."""
@@ -42,6 +44,9 @@ HISTOGRAM_BYTES = 16
 
 GRAPH_BYTES = 12
 """Of an agglomerate task, a voxel of its block (measured: docs/results/blocks.md)."""
+
+WATERZ_BYTES = 700
+"""Of an agglomeration by waterz, a voxel: up to 613 were seen, of fragments of 10 voxels."""
 
 TILE_BYTES = 1600
 """Of a call of the network, a pixel of a tile's read box."""
@@ -89,7 +94,7 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
     if plan.mask is not None:
         affinities = MaskedAffinities(affinities, plan.mask.url)
         read_bytes += plan.mask.dtype.itemsize + 1
-    prints, linkage = dict(plan.fingerprints), Linkage(method.linkage, method.quantile)
+    prints = dict(plan.fingerprints)
     if holes:
         for name in ("stitch", "cut"):
             prints[name] = fingerprint(name, 1, {"holes": holes.boxes}, prints[name])
@@ -97,22 +102,33 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
     def folder(name: str) -> str:
         return str(plan.folder / "stages" / name / prints[name])
 
+    chosen = config.fragments
+    halo = halo_of(chosen.method, chosen.cap, chosen.dimensions)
+    histograms = needs_histograms(Linkage(method.linkage, method.quantile), method.method)
     fragments = FragmentBlocks(
-        frame, affinities, config.fragments.cap, folder("fragments"), prints["fragments"],
-        BASE_BYTES + read_bytes * _read_voxels(frame, config.fragments)
-        + linkage.needs_histograms * HISTOGRAM_BYTES * voxels,
-        holes, config.fragments.dimensions, linkage.needs_histograms,
+        frame, affinities, chosen.cap, folder("fragments"), prints["fragments"],
+        BASE_BYTES + read_bytes * _read_voxels(frame, halo) + histograms * HISTOGRAM_BYTES * voxels,
+        holes, chosen.dimensions, histograms, chosen.method,
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
-    agglomerate = AgglomerateBlocks(
-        stitch, linkage, integer_threshold(method.lowest),
-        folder("agglomerate"), prints["agglomerate"], BASE_BYTES + GRAPH_BYTES * voxels,
-    )  # fmt: skip
+    place = folder("agglomerate"), prints["agglomerate"]
+    agglomerate = _agglomerate(method, stitch, place, voxels)
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
     relabel = RelabelChunks(
         cut, folder("relabel"), CHUNK, prints["relabel"], BASE_BYTES + 33 * voxels
     )
     return Stages(predict, keep, fragments, stitch, agglomerate, cut, relabel)
+
+
+def _agglomerate(
+    method: AgglomerationConfig, stitch: StitchBlocks, place: tuple[str, str], voxels: int
+) -> AgglomerateBlocks:
+    """The stage of the method chosen, for blocks of so many voxels."""
+    linkage, lowest = Linkage(method.linkage, method.quantile), integer_threshold(method.lowest)
+    if method.method == "waterz":
+        peak = BASE_BYTES + WATERZ_BYTES * voxels
+        return WaterzBlock(stitch, linkage, lowest, *place, peak, method.threshold)
+    return AgglomerateBlocks(stitch, linkage, lowest, *place, BASE_BYTES + GRAPH_BYTES * voxels)
 
 
 def frame_of(plan: Plan) -> Frame:
@@ -125,9 +141,8 @@ def frame_of(plan: Plan) -> Frame:
     )
 
 
-def _read_voxels(frame: Frame, config: FragmentsConfig) -> int:
+def _read_voxels(frame: Frame, halo: tuple[int, int, int]) -> int:
     """Voxels of the largest read box of a block."""
-    halo = fragment_halo(config.cap, config.dimensions)
     z, y, x = (
         min(b + 2 * h, n) for b, h, n in zip(frame.block_shape, halo, frame.roi[1], strict=True)
     )

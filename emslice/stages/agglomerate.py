@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from emslice.geometry.boxes import Roi
 from emslice.ops.agglomerate import agglomerate
-from emslice.ops.fragments import RADIUS, Fragments, make_fragments
+from emslice.ops.fragments import RADIUS, Fragments
 from emslice.ops.linkage import Linkage, integer_threshold
 from emslice.ops.merge_tree import MergeTree, merge_tree
 from emslice.ops.region_graph import RegionGraph, extract_edges
+from emslice.stages.fragment_methods import INVARIANT, fragments_by
 
 VERSION = 1
 """Raised when the same parameters would give other fragments or merges."""
@@ -34,6 +35,7 @@ def oversegment(
     workers: int = 1,
     dimensions: int = 2,
     histograms: bool = False,
+    method: str = INVARIANT,
 ) -> Oversegmentation:
     """Fragments of a box, whose faces count as the volume's, and which of them touch.
 
@@ -43,7 +45,7 @@ def oversegment(
     histograms : bool
         Whether the linkage needs them.
     """
-    fragments = make_fragments(affinity, roi, domain, radius, workers, dimensions=dimensions)
+    fragments = fragments_by(method, affinity, roi, domain, radius, workers, dimensions=dimensions)
     graph = extract_edges(affinity, fragments.labels, workers, histograms)
     return Oversegmentation(fragments, graph)
 

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from emslice.geometry.boxes import Roi, within
 from emslice.ops.contacts import Contacts, contacts_of, resolve
 from emslice.ops.faces import Faces, contacts_between, cut_faces, join_faces, touching
-from emslice.ops.fragments import Fragments, make_fragments
+from emslice.ops.fragments import Fragments
 from emslice.ops.linkage import Linkage
 from emslice.ops.lut import Lut
 from emslice.ops.merge_tree import MergeTree
 from emslice.ops.open_graph import Decided, OpenGraph, base_graph, decide, join_graphs
 from emslice.ops.region_graph import extract_edges
+from emslice.stages.fragment_methods import INVARIANT, fragments_by
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def fragment_block(
     workers: int = 1,
     dimensions: int = 2,
     histograms: bool = False,
+    method: str = INVARIANT,
 ) -> BlockFragments:
     """Fragments of a block and the contacts inside it.
 
@@ -66,7 +68,7 @@ def fragment_block(
     histograms : bool
         Whether the linkage needs them.
     """
-    fragments = make_fragments(affinity, read, domain, radius, workers, block, dimensions)
+    fragments = fragments_by(method, affinity, read, domain, radius, workers, block, dimensions)
     codes = np.ascontiguousarray(affinity[(slice(None), *within(block, read))])
     graph = extract_edges(codes, fragments.labels, workers, histograms)
     labels = fragments.ids[fragments.labels]

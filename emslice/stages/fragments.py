@@ -18,9 +18,9 @@ from emslice.geometry.grid import Index
 from emslice.ledger.arrays import load_arrays
 from emslice.ops.contacts import Contacts, combine
 from emslice.ops.faces import Faces, cut_faces
-from emslice.ops.fragments import fragment_halo
 from emslice.ops.histograms import Histograms
 from emslice.stages.blockwise import fragment_block
+from emslice.stages.fragment_methods import INVARIANT, halo_of
 from emslice.stages.holes import INPUTS, Holes
 from emslice.stages.layout import (
     Frame,
@@ -44,6 +44,8 @@ class FragmentBlocks:
     frame: Frame
     affinities: TiledAffinities | StoredAffinities | MaskedAffinities
     radius: int
+    """Cap of rainfall's distance, voxels; other methods do not look at it."""
+
     folder: str
     fingerprint: str
     peak_bytes: int
@@ -52,6 +54,8 @@ class FragmentBlocks:
     histograms: bool = False
     """Whether the linkage needs them."""
 
+    method: str = INVARIANT
+
     name = "fragments"
     resource: Resource = field(default="CPU", init=False)
     seconds_per_task = 1.0
@@ -59,7 +63,7 @@ class FragmentBlocks:
     @property
     def halo(self) -> tuple[int, int, int]:
         """Voxels read beyond a block."""
-        return fragment_halo(self.radius, self.dimensions)
+        return halo_of(self.method, self.radius, self.dimensions)
 
     @property
     def path(self) -> Path:
@@ -97,6 +101,7 @@ class FragmentBlocks:
                 self.radius,
                 dimensions=self.dimensions,
                 histograms=self.histograms,
+                method=self.method,
             )
             volume.write(block, part.labels)
             save_faces(self.file(index, "faces"), part.faces)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import emslice
-from emslice.config.schema import FragmentsConfig, SegmentConfig
+from emslice.config.schema import AgglomerationConfig, FragmentsConfig, SegmentConfig
 from emslice.geometry.boxes import Roi
 from emslice.ledger.fingerprint import fingerprint
 from emslice.service.plan import _fingerprints
@@ -60,3 +60,11 @@ def test_keys_that_were_not_there_before_are_in_a_fingerprint_only_if_they_are_u
     deep = config.model_copy(update={"fragments": FragmentsConfig(dimensions=3, radius=64)})
     other = _fingerprints(deep, box, (4, 8, 8), None, None, ["input"], None)
     assert other["fragments"] != prints["fragments"]
+    for linkage, method, equal in (
+        ("quantile", "exact", False), ("quantile", "waterz", True), ("mean", "exact", True),
+    ):  # fmt: skip
+        changed = {"linkage": linkage, "method": method}
+        chosen = config.model_copy(update={"agglomeration": AgglomerationConfig(**changed)})
+        again = _fingerprints(chosen, box, (4, 8, 8), None, None, ["input"], None)
+        assert (again["fragments"] == prints["fragments"]) == equal
+        assert again["agglomerate"] != prints["agglomerate"]
