@@ -14,7 +14,7 @@ DEFAULT_LOWEST = 0.3
 
 
 DEFAULT_RADIUS = {2: 64, 3: 32}
-"""Voxels, by dimensions. In 3D the halo is paid along z as well (docs/design/0006)."""
+"""Voxels, by dimensions. In 3D the halo is paid along z as well (docs/design/0008)."""
 
 
 class Strict(BaseModel):

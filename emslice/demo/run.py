@@ -16,7 +16,8 @@ from emslice.metrics import Scores
 from emslice.service.evaluate import evaluate_volumes
 from emslice.service.plan import plan_from_raw
 from emslice.service.record import RunRecord
-from emslice.service.segment import Reporter, segment
+from emslice.service.reporting import Reporter
+from emslice.service.segment import segment
 from emslice.viewer.panels import affinity_colours, grey, label_colours, save_panels
 from emslice.volumes import create_volume, open_volume
 

@@ -141,7 +141,7 @@ class _Run:
     def to_the_end(self) -> StageResult:
         stage, start = self._stage, perf_counter()
         self._tell()
-        prepared = False
+        prepared, n_left_out = False, len(self._quarantined)
         for wave in stage.waves():
             pending = (key for key in wave if self._is_pending(key))
             for first in pending:  # a wave with nothing to do opens nothing
@@ -149,7 +149,9 @@ class _Run:
                     stage.prepare()
                     prepared = True
                 self._run_wave(chain([first], pending))
-        self._quarantine_suspects()
+            self._quarantine_suspects()
+            if len(self._quarantined) > n_left_out:  # what comes next may need it
+                break
         result = StageResult(
             name=stage.name,
             total=stage.n_tasks,
@@ -236,7 +238,8 @@ class _Run:
             trouble.n_lost_alone += alone
             self._losers.add(outcome.worker)
             if trouble.n_lost_alone >= self._policy.losses:
-                self._give_up(key, f"lost {trouble.n_lost_alone} workers while running alone")
+                reason = f"lost {trouble.n_lost_alone} times while running alone"
+                self._give_up(key, f"{outcome.error}\n{reason}" if outcome.error else reason)
             else:
                 self._lonely.append(key)
 

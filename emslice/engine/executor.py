@@ -22,7 +22,7 @@ class Outcome:
     key: str
 
     outcome: Result
-    """``lost``: the worker is gone and nobody knows how far the task came."""
+    """``lost``: the worker is gone, or had too little memory; the task may be blameless."""
 
     worker: str
     """Address of the process."""
@@ -36,7 +36,7 @@ class Outcome:
     """Largest resident size of the worker so far (VmHWM); 0 if lost."""
 
     error: str | None = None
-    """Traceback, if raised."""
+    """Traceback, if raised or out of memory."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     """What the task says about itself, if done."""

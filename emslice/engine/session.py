@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
-from emslice.engine.executor import Outcome
+from emslice.engine.executor import Outcome, Result
 from emslice.engine.stage import Process, Stage
 
 logger = logging.getLogger(__name__)
@@ -44,14 +44,16 @@ class Session:
         started = datetime.now(UTC).isoformat(timespec="milliseconds")
         start = perf_counter()
         error, facts = None, {}
+        result: Result = "done"
         try:
             facts = self._open(token, load)(key)
             json.dumps(facts)  # here, where it is charged to the task, not in the ledger
-        except Exception:
+        except Exception as raised:
             error, facts = traceback.format_exc(), {}
+            result = "lost" if is_out_of_memory(raised) else "raised"
         return Outcome(
             key=key,
-            outcome="raised" if error else "done",
+            outcome=result,
             worker=self._worker,
             started=started,
             seconds=perf_counter() - start,
@@ -74,6 +76,11 @@ class Session:
             self._stack.close()
         except Exception:  # its tasks are recorded: the next stage must not pay for this
             logger.warning("a stage failed to close on %s", self._worker, exc_info=True)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it was for want of memory, of the processor or of a GPU (torch is not imported)."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def peak_bytes() -> int:

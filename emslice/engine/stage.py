@@ -45,7 +45,10 @@ class Stage(Protocol):
         """Rough forecast; nothing but the plan depends on it."""
 
     def waves(self) -> Iterator[Iterable[str]]:
-        """Keys of the tasks, lazily. Those of one wave may all run at once; waves go in order."""
+        """Keys of the tasks, lazily. Those of one wave may all run at once; waves go in order.
+
+        No wave is begun after one in which a task was given up.
+        """
 
     def prepare(self) -> None:
         """Create the outputs. Called before the first task; must be repeatable."""

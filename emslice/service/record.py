@@ -33,6 +33,8 @@ class RunRecord:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    holes: list[dict[str, Any]] = field(default_factory=list)
+    """Stage, task, box and reason of each box that could not be made and reads as masked."""
     error: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,6 +67,8 @@ class RunRecord:
         record["stages"] = self.stages
         record["counts"] = self.counts
         record["digests"] = self.digests
+        if self.holes:
+            record["holes"] = self.holes
         record["peak_memory_bytes"] = peak_memory()
         if self.error is not None:
             record["error"] = self.error
@@ -77,7 +81,7 @@ class RunRecord:
 
     def finish(self) -> None:
         """Note that everything the record names is on disk."""
-        self.state, self.finished = "done", now()
+        self.state, self.finished = "holes" if self.holes else "done", now()
         self.save()
 
     def fail(self, error: BaseException) -> None:

@@ -2,7 +2,8 @@
 
 Results are written under ``stages/<name>/<fingerprint>/`` and flushed, then recorded in the ledger;
 ``segmentation.zarr`` is switched to them when all is there; ``run.yaml`` is written last. Killed
-anywhere, a run goes on with what has no record.
+anywhere, a run goes on with what has no record. What fails is masked (``stages/holes.py``): the
+others are done, and the result says what it leaves out.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -22,29 +21,18 @@ from emslice.engine.executor import Executor
 from emslice.engine.plan import check_budget
 from emslice.engine.stage import Stage
 from emslice.errors import ConfigError, EmsliceError, StorageError
-from emslice.geometry.boxes import Roi, cut, n_voxels
+from emslice.geometry.boxes import cut, n_voxels
 from emslice.ledger.database import Ledger
-from emslice.ledger.files import switch_link
 from emslice.ops.affinity import quantise_array
-from emslice.ops.intensity import to_uint8
 from emslice.service.dropping import Dropping
 from emslice.service.machine import free_memory
+from emslice.service.mending import holes_of, list_holes, makes_hole, stale_tasks
 from emslice.service.plan import Plan
 from emslice.service.record import RunRecord
+from emslice.service.reporting import Reporter
+from emslice.service.results import publish, take_down
 from emslice.service.stages import Stages, stages_of
 from emslice.service.supervision import LEASE_S, DoneHook, Supervision
-from emslice.viewer.panels import affinity_colours, grey, label_colours, save_panels
-from emslice.volumes import Volume, open_volume
-from emslice.volumes.digest import digest
-
-Advance = Callable[[int], None]
-
-
-class Reporter(Protocol):
-    """Who is told how far a run has come."""
-
-    def stage(self, name: str, voxels: int) -> AbstractContextManager[Advance]:
-        """Enter a stage; yields what to call with voxels done."""
 
 
 class RunFailedError(EmsliceError):
@@ -59,12 +47,12 @@ def segment(plan: Plan, reporter: Reporter) -> RunRecord:
     RunLockedError
         Another coordinator is at work on this run.
     RunFailedError
-        Tasks failed; the ledger has their tracebacks, ``run.yaml`` the first of them.
+        Tasks failed; the ledger has their tracebacks, ``run.yaml`` the first of them. If they are
+        tiles or blocks, there is a segmentation without them.
     EmsliceError
         The run failed otherwise; ``run.yaml`` says why.
     """
-    stages = stages_of(plan)
-    check_budget(stages.in_order(), free_memory(), plan.workers)
+    check_budget(stages_of(plan).in_order(), free_memory(), plan.workers)
     _check_values(plan, reporter)
     record = RunRecord(plan)
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +60,7 @@ def segment(plan: Plan, reporter: Reporter) -> RunRecord:
         ledger.lock(f"{socket.gethostname()}:{os.getpid()}", ttl_s=LEASE_S)
         try:
             record.save()
-            _run(plan, stages, reporter, record, ledger)
+            _Run(plan, reporter, record, ledger).to_the_end()
         except BaseException as error:  # also Ctrl-C: the record says how the run ended
             record.fail(error)
             if isinstance(error, ConfigError):  # found too late to be a refusal: exit code 1
@@ -82,18 +70,89 @@ def segment(plan: Plan, reporter: Reporter) -> RunRecord:
             raise
         finally:
             ledger.unlock()
+    if record.holes:
+        raise RunFailedError(_what_is_left_out(plan, record))
     return record
 
 
-def _run(plan: Plan, stages: Stages, reporter: Reporter, record: RunRecord, ledger: Ledger) -> None:
-    hooks = _drop_affinities(stages, ledger)
-    with Supervision(plan.folder, ledger, stages.in_order(), hooks) as supervision:
-        with _executor(plan) as executor:
-            for stage in stages.in_order():
-                _run_stage(stage, plan, reporter, record, executor, supervision, ledger)
-        _finish(plan, reporter, record, ledger, stages)
-        record.finish()
-        supervision.end("done")
+class _Run:
+    def __init__(self, plan: Plan, reporter: Reporter, record: RunRecord, ledger: Ledger) -> None:
+        self._plan, self._reporter, self._record, self._ledger = plan, reporter, record, ledger
+        self._stages = stages_of(plan, holes_of(stages_of(plan), ledger))
+
+    def to_the_end(self) -> None:
+        """All stages, once more for each set of holes, which mostly is none; then the results."""
+        plan, ledger, record = self._plan, self._ledger, self._record
+        with Supervision(plan.folder, ledger, self._stages.in_order(), []) as supervision:
+            with _executor(plan) as executor:
+                while not self._run_stages(executor, supervision):
+                    self._stages = stages_of(plan, holes_of(self._stages, ledger))
+            record.holes = list_holes(self._stages, ledger)
+            publish(plan, self._reporter, record, ledger, self._stages)
+            record.finish()
+            supervision.end("holes" if record.holes else "done")
+
+    def _run_stages(self, executor: Executor, supervision: Supervision) -> bool:
+        """Every stage in order; False as soon as there is a hole that some have not seen."""
+        stages, ledger = self._stages, self._ledger
+        self._forget_stale(stages.fragments)  # before it is asked which tiles are read again
+        if stages.keep is not None:
+            self._forget_stale(stages.keep)
+        supervision.watch(stages.in_order(), _drop_affinities(stages, ledger))
+        for stage in stages.in_order():
+            self._forget_stale(stage)
+            if stage.name in self._record.stages and self._is_over(stage):
+                continue  # done before the hole was found
+            self._check_failures(stage, n_done=stage.n_tasks)
+            self._run_stage(stage, executor, supervision)
+            if holes_of(stages, ledger) != stages.fragments.holes or not self._is_over(stage):
+                return False
+        return True
+
+    def _is_over(self, stage: Stage) -> bool:
+        count = self._ledger.count(stage.fingerprint)
+        return count.done + count.failed == stage.n_tasks
+
+    def _forget_stale(self, stage: Stage) -> None:
+        """Results that are mended in place are hidden first: a crash may come at any line."""
+        stale = stale_tasks(self._stages, stage, self._ledger)
+        if stale:
+            take_down(self._plan, stage)
+            self._ledger.forget(stage.fingerprint, stale)
+
+    def _run_stage(self, stage: Stage, executor: Executor, supervision: Supervision) -> None:
+        voxels, start = n_voxels(self._plan.roi), time.perf_counter()
+        with self._reporter.stage(stage.name, voxels) as advance:
+            shown = 0
+
+            def report(progress: StageProgress) -> None:
+                nonlocal shown
+                supervision.progress(progress)
+                reached = voxels * progress.done // max(1, progress.total)
+                advance(reached - shown)
+                shown = reached
+
+            result = run_stage(stage, executor, supervision, report=report)
+        self._note(stage, result, time.perf_counter() - start)
+        self._check_failures(stage, result.done_before + result.done_now)
+
+    def _check_failures(self, stage: Stage, n_done: int) -> None:
+        """Go on without what makes a hole, unless a stage did nothing else."""
+        reasons = self._ledger.reasons(stage.fingerprint)
+        if reasons and not (n_done and all(makes_hole(self._stages, stage, k) for k in reasons)):
+            raise RunFailedError(_failure(self._plan, stage, reasons))
+
+    def _note(self, stage: Stage, result: StageResult, seconds: float) -> None:
+        voxels, before = n_voxels(self._plan.roi), self._record.stages.get(stage.name, {})
+        seconds += before.get("seconds", 0)  # in vain, as a hole was found later
+        self._record.stages[stage.name] = {
+            "fingerprint": stage.fingerprint,
+            "tasks": result.total,
+            "done_before": before.get("done_before", result.done_before),
+            "seconds": round(seconds, 3),
+            "voxels_per_s": round(voxels / seconds),
+            "peak_memory_bytes": result.peak_bytes,
+        }
 
 
 @contextmanager
@@ -115,47 +174,23 @@ def _executor(plan: Plan) -> Iterator[Executor]:
         executor.close()
 
 
-def _run_stage(
-    stage: Stage,
-    plan: Plan,
-    reporter: Reporter,
-    record: RunRecord,
-    executor: Executor,
-    supervision: Supervision,
-    ledger: Ledger,
-) -> None:
-    voxels, start = n_voxels(plan.roi), time.perf_counter()
-    with reporter.stage(stage.name, voxels) as advance:
-        shown = 0
-
-        def report(progress: StageProgress) -> None:
-            nonlocal shown
-            supervision.progress(progress)
-            reached = voxels * progress.done // max(1, progress.total)
-            advance(reached - shown)
-            shown = reached
-
-        result = run_stage(stage, executor, supervision, report=report)
-    seconds = time.perf_counter() - start
-    record.stages[stage.name] = {
-        "fingerprint": stage.fingerprint,
-        "tasks": result.total,
-        "done_before": result.done_before,
-        "seconds": round(seconds, 3),
-        "voxels_per_s": round(voxels / seconds),
-        "peak_memory_bytes": result.peak_bytes,
-    }
-    if not result.is_complete:
-        raise RunFailedError(_failure(plan, stage, result, ledger))
-
-
-def _failure(plan: Plan, stage: Stage, result: StageResult, ledger: Ledger) -> str:
-    key = result.quarantined[0]
-    reason = ledger.reasons(stage.fingerprint)[key].strip().splitlines()[-1]
+def _failure(plan: Plan, stage: Stage, reasons: dict[str, str]) -> str:
+    key, reason = next(iter(reasons.items()))
     return (
-        f"RUN {plan.folder}: {len(result.quarantined)} of {result.total} tasks of stage "
-        f"{stage.name!r} failed, the others are done. The first is {key}: {reason}. When the cause "
-        f"is gone: emslice retry {plan.folder} --failed"
+        f"RUN {plan.folder}: {len(reasons)} of {stage.n_tasks} tasks of stage {stage.name!r} "
+        f"failed and the run cannot do without them. The first is {key}: "
+        f"{reason.strip().splitlines()[-1]}. When the cause is gone: emslice retry {plan.folder} "
+        f"--failed"
+    )
+
+
+def _what_is_left_out(plan: Plan, record: RunRecord) -> str:
+    first = record.holes[0]
+    return (
+        f"RUN {plan.folder}: {len(record.holes)} tasks failed, the others are done. "
+        f"{plan.folder / 'segmentation.zarr'} is the segmentation with their boxes masked. The "
+        f"first is {first['key']} of stage {first['stage']!r} ({first['roi']}): {first['reason']}. "
+        f"When the cause is gone: emslice retry {plan.folder} --failed"
     )
 
 
@@ -163,59 +198,12 @@ def _drop_affinities(stages: Stages, ledger: Ledger) -> list[DoneHook]:
     """Delete tiles as their readers are done; a kept volume holds the same codes."""
     if stages.predict is None:
         return []
-    done = ledger.done_keys(stages.fragments.fingerprint)
-    dropping = Dropping(stages.predict.tiles, stages.fragments, done)
+    fragments, keep = stages.fragments, stages.keep
+    blocks = ledger.iter_done(fragments.fingerprint)
+    slabs = () if keep is None else ledger.iter_done(keep.fingerprint)
+    dropping = Dropping(stages.predict.tiles, fragments, blocks, keep, slabs)
     ledger.forget(stages.predict.fingerprint, dropping.catch_up())
-    return [dropping.block_done]
-
-
-def _finish(
-    plan: Plan, reporter: Reporter, record: RunRecord, ledger: Ledger, stages: Stages
-) -> None:
-    """Counts, digests and picture; then the results take their place."""
-
-    def total(stage: Stage, name: str) -> int:
-        return sum(facts.get(name, 0) for _, facts in ledger.facts_of(stage.fingerprint))
-
-    record.counts = {
-        "fragments": total(stages.fragments, "fragments"),
-        "merges": total(stages.agglomerate, "merges"),
-        "segments": total(stages.cut, "segments"),
-        "masked_voxels": total(stages.fragments, "masked"),
-    }
-    segmentation = open_volume(stages.relabel.path)
-    start = time.perf_counter()
-    with reporter.stage("digest", n_voxels(plan.roi)) as advance:
-        record.digests["segmentation"] = digest(segmentation, workers=plan.workers)
-        if stages.keep is not None:
-            kept = open_volume(stages.keep.path)
-            record.digests["affinities"] = digest(kept, workers=plan.workers)
-        advance(n_voxels(plan.roi))
-    record.stages["digest"] = {"seconds": round(time.perf_counter() - start, 3)}
-    _preview(plan, segmentation)
-    if stages.keep is not None:
-        switch_link(plan.folder / "affinities.zarr", stages.keep.path.absolute())
-    switch_link(plan.folder / "segmentation.zarr", Path(segmentation.url))
-
-
-def _preview(plan: Plan, segmentation: Volume) -> None:
-    """The middle section as a picture."""
-    begin, shape = list(plan.roi.begin), list(plan.roi.shape)
-    begin[0], shape[0] = begin[0] + shape[0] // 2, 1
-    section = Roi(begin, shape)
-    labels = segmentation.read(section)[0]
-    if plan.raw is not None:
-        pixels = to_uint8(plan.raw.read(section), plan.config.raw.window)[0]
-        first = (f"raw, section {begin[0]}", grey(pixels))
-        second = ("segmentation over raw", label_colours(labels, pixels))
-    else:
-        codes = quantise_array(plan.source.read(section))[:, 0]
-        first = (
-            f"affinity (z, y, x = red, green, blue), section {begin[0]}",
-            affinity_colours(codes),
-        )
-        second = ("segmentation", label_colours(labels))
-    save_panels(plan.folder / "preview.png", [first, second])
+    return [dropping.task_done]
 
 
 def _check_values(plan: Plan, reporter: Reporter) -> None:

@@ -9,11 +9,13 @@ from emslice.config.schema import FragmentsConfig
 from emslice.engine.stage import Stage
 from emslice.geometry.lattice import Z_RUN, TileLattice
 from emslice.geometry.neighborhood import NEAREST
+from emslice.ledger.fingerprint import fingerprint
 from emslice.ops.fragments import fragment_halo
 from emslice.ops.linkage import Linkage, integer_threshold
 from emslice.service.plan import Plan
 from emslice.stages.agglomeration import AgglomerateBlocks, CutBlocks
 from emslice.stages.fragments import FragmentBlocks
+from emslice.stages.holes import Holes
 from emslice.stages.layout import Frame
 from emslice.stages.masking import MaskedAffinities
 from emslice.stages.relabelling import RelabelChunks
@@ -34,6 +36,9 @@ BASE_BYTES = 475 * 2**20
 
 READ_BYTES = 28
 """Of a fragments task, a voxel of its read box (measured: docs/results/blocks.md)."""
+
+GRAPH_BYTES = 12
+"""Of an agglomerate task, a voxel of its block (measured: docs/results/blocks.md)."""
 
 TILE_BYTES = 1600
 """Of a call of the network, a pixel of a tile's read box."""
@@ -60,36 +65,44 @@ class Stages:
         return [stage for stage in all_stages if stage is not None]
 
 
-def stages_of(plan: Plan) -> Stages:
-    """Stages of a plan; nothing is read or written."""
+def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
+    """Stages of a plan with some boxes masked; nothing is read or written.
+
+    Stages whose tasks all depend on every hole get a fingerprint of their own for each set of
+    holes; the others note in their facts what each task saw.
+    """
+    holes = holes or Holes()
     frame, config, method = frame_of(plan), plan.config, plan.config.agglomeration
     voxels = 1
     for n, box in zip(frame.block_shape, frame.roi[1], strict=True):
         voxels *= min(n, box)
-    predict, keep = _predict(plan, frame)
+    predict, keep = _predict(plan, frame, holes)
     affinities: TiledAffinities | StoredAffinities | MaskedAffinities
     if predict is not None:
-        affinities = TiledAffinities(predict.tiles)
+        affinities = TiledAffinities(predict.tiles, holes.tiles)
     else:
         affinities = StoredAffinities(plan.source.url)
     read_bytes = READ_BYTES
     if plan.mask is not None:
         affinities = MaskedAffinities(affinities, plan.mask.url)
         read_bytes += plan.mask.dtype.itemsize + 1
-    prints = plan.fingerprints
+    prints = dict(plan.fingerprints)
+    if holes:
+        for name in ("stitch", "cut"):
+            prints[name] = fingerprint(name, 1, {"holes": holes.boxes}, prints[name])
 
     def folder(name: str) -> str:
-        return str(plan.stage_folder(name))
+        return str(plan.folder / "stages" / name / prints[name])
 
     fragments = FragmentBlocks(
         frame, affinities, config.fragments.cap, folder("fragments"), prints["fragments"],
-        BASE_BYTES + read_bytes * _read_voxels(frame, config.fragments),
+        BASE_BYTES + read_bytes * _read_voxels(frame, config.fragments), holes,
         config.fragments.dimensions,
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
     agglomerate = AgglomerateBlocks(
         stitch, Linkage(method.linkage, method.quantile), integer_threshold(method.lowest),
-        folder("agglomerate"), prints["agglomerate"], BASE_BYTES + 80 * voxels,
+        folder("agglomerate"), prints["agglomerate"], BASE_BYTES + GRAPH_BYTES * voxels,
     )  # fmt: skip
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
     relabel = RelabelChunks(
@@ -117,7 +130,9 @@ def _read_voxels(frame: Frame, config: FragmentsConfig) -> int:
     return z * y * x
 
 
-def _predict(plan: Plan, frame: Frame) -> tuple[PredictTiles | None, KeepAffinities | None]:
+def _predict(
+    plan: Plan, frame: Frame, holes: Holes
+) -> tuple[PredictTiles | None, KeepAffinities | None]:
     if plan.raw is None or plan.profile is None or plan.checkpoint is None:
         return None, None
     lattice = TileLattice((frame.domain_shape[1], frame.domain_shape[2]), plan.profile.tile)
@@ -138,7 +153,7 @@ def _predict(plan: Plan, frame: Frame) -> tuple[PredictTiles | None, KeepAffinit
     layer = 3 * Z_RUN * int(plan.roi.shape[1]) * int(plan.roi.shape[2])
     keep = KeepAffinities(
         tiles, str(plan.stage_folder("affinities")), attributes, plan.fingerprints["affinities"],
-        BASE_BYTES + 3 * layer,
+        BASE_BYTES + 3 * layer, holes,
     )  # fmt: skip
     return predict, keep
 

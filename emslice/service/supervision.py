@@ -46,23 +46,21 @@ class Supervision:
         self, folder: Path, ledger: Ledger, stages: list[Stage], when_done: list[DoneHook]
     ) -> None:
         self._folder, self._ledger = folder, ledger
-        self._stages = {
-            stage.name: StageStatus(
-                stage.name, stage.n_tasks, *self._counts(ledger, stage.fingerprint)
-            )
-            for stage in stages
-        }
+        self.watch(stages, when_done)
         self._rate = Rate(time.monotonic())
-        self._when_done = when_done
         self._failure: EmsliceError | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._end: State = "failed"
 
-    @staticmethod
-    def _counts(ledger: Ledger, fingerprint: str) -> tuple[int, int]:
-        count = ledger.count(fingerprint)
-        return count.done, count.failed
+    def watch(self, stages: list[Stage], when_done: list[DoneHook]) -> None:
+        """Report on other stages, and tell others of what is done."""
+        counts = [(stage, self._ledger.count(stage.fingerprint)) for stage in stages]
+        self._stages = {
+            stage.name: StageStatus(stage.name, stage.n_tasks, count.done, count.failed)
+            for stage, count in counts
+        }
+        self._when_done = when_done
 
     def __enter__(self) -> Supervision:
         self._write()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,16 +20,14 @@ from emslice.ledger.merges import load_merges, save_merges
 from emslice.ops.contacts import Contacts
 from emslice.ops.linkage import Linkage
 from emslice.ops.lut import Lut
+from emslice.ops.merge_tree import MergeTree
 from emslice.ops.open_graph import Decided, OpenGraph
-from emslice.stages.blockwise import (
-    NodeGraph,
-    join_graph,
-    leaf_graph,
-    lut_below,
-)
+from emslice.stages.blockwise import NodeGraph, join_graph, leaf_graph, lut_below
+from emslice.stages.holes import INPUTS, digest_of, lut_digest
 from emslice.stages.layout import (
     Frame,
     empty_lut,
+    key_of,
     load_faces,
     node_key,
     node_of,
@@ -78,18 +76,20 @@ class AgglomerateBlocks:
     def open(self) -> Iterator[Process]:
         def process(key: str) -> dict[str, Any]:
             node = node_of(key)
-            decided = self._leaf(node) if node.level == 0 else self._join(node)
-            save_faces(self.file(node, "faces.npz"), decided.faces)
+            inputs = self._inputs(node)
+            graph = self._leaf(node) if node.level == 0 else self._join(node)
+            decided = graph.decided
+            save_faces(self.file(node, "faces.npz"), graph.faces)
             save_value(
-                self.file(node, "rest.npz"),
-                decided.decided.rest,
-                open_names=decided.decided.open_names,
-            )
-            save_merges(self.file(node, "merges.parquet"), decided.decided.merges)
+                self.file(node, "rest.npz"), decided.rest, open_names=decided.open_names,
+                inputs=np.frombuffer(inputs.encode(), np.uint8),
+            )  # fmt: skip
+            save_merges(self.file(node, "merges.parquet"), decided.merges)
             return {
-                "merges": len(decided.decided.merges.child),
-                "open_names": len(decided.decided.open_names),
-                "open_edges": len(decided.decided.rest),
+                "merges": len(decided.merges.child),
+                "open_names": len(decided.open_names),
+                "open_edges": len(decided.rest),
+                INPUTS: inputs,
             }
 
         yield process
@@ -98,10 +98,50 @@ class AgglomerateBlocks:
         """Where a node keeps a table."""
         return Path(self.folder) / "nodes" / node_key(node) / name
 
+    def expected(self, luts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """What the record of each task must say that it read.
+
+        Parameters
+        ----------
+        luts
+            Digest of each block's table of exits.
+        """
+        tree = self.frame.octree
+        below: dict[Node, str] = {}
+        for level in range(tree.root.level + 1):
+            here = {}
+            for node in tree.nodes(level):
+                if level == 0:
+                    here[node] = self._leaf_inputs(node, luts.get(key_of(node.index), ""))
+                else:
+                    here[node] = digest_of(*(below[child] for child in tree.children(node)))
+                yield node_key(node), here[node]
+            below = here
+
+    def _leaf_inputs(self, node: Node, lut: str) -> str:
+        fragments = self.stitched.fragments
+        if node.index in fragments.holes.blocks:
+            return "hole"
+        return digest_of(fragments.inputs(node.index), lut)
+
+    def _inputs(self, node: Node) -> str:
+        """The same from what is stored."""
+        if node.level == 0:
+            return self._leaf_inputs(node, lut_digest(self.stitched.lut(node)))
+        return digest_of(*(self._stored_inputs(c) for c in self.frame.octree.children(node)))
+
+    def _stored_inputs(self, node: Node) -> str:
+        if self._is_hole(node):
+            return "hole"
+        return load_arrays(self.file(node, "rest.npz"))["inputs"].tobytes().decode()
+
+    def _is_hole(self, node: Node) -> bool:
+        return node.level == 0 and node.index in self.stitched.fragments.holes.blocks
+
     def _leaf(self, node: Node) -> NodeGraph:
-        files, box = self.stitched.fragments.file, self.frame.octree.box(node)
-        rows = take(Contacts, load_arrays(files(node.index, "rows")))
-        faces = load_faces(files(node.index, "faces"), box)
+        fragments = self.stitched.fragments
+        rows = take(Contacts, fragments.rows(node.index))
+        faces = fragments.faces(node.index)
         exits = self.stitched.lut(node)
         return leaf_graph(rows, faces, exits, self.frame.box, self.lowest, self.linkage)
 
@@ -111,10 +151,24 @@ class AgglomerateBlocks:
         return join_graph(children, box, self.frame.box, self.lowest, self.linkage)
 
     def _load(self, node: Node) -> NodeGraph:
+        if self._is_hole(node):
+            return self._leaf(node)
         arrays = load_arrays(self.file(node, "rest.npz"))
         faces = load_faces(self.file(node, "faces.npz"), self.frame.octree.box(node))
-        merges = load_merges(self.file(node, "merges.parquet"))
-        return NodeGraph(Decided(merges, take(OpenGraph, arrays), arrays["open_names"]), faces)
+        decided = Decided(self.merges(node), take(OpenGraph, arrays), arrays["open_names"])
+        return NodeGraph(decided, faces)
+
+    def merges(self, node: Node) -> MergeTree:
+        """What a node merged."""
+        if self._is_hole(node):
+            return self._leaf(node).decided.merges
+        return load_merges(self.file(node, "merges.parquet"))
+
+    def open_names(self, node: Node) -> NDArray[np.uint64]:
+        """What a node left to its parent, ascending."""
+        if self._is_hole(node):
+            return self._leaf(node).decided.open_names
+        return load_arrays(self.file(node, "rest.npz"))["open_names"]
 
 
 @dataclass(frozen=True)
@@ -148,19 +202,23 @@ class CutBlocks:
     def open(self) -> Iterator[Process]:
         def process(key: str) -> dict[str, Any]:
             node = node_of(key)
-            merges = load_merges(self.agglomerated.file(node, "merges.parquet"))
+            merges = self.agglomerated.merges(node)
             table = lut_below(merges, self._above(node), self.threshold)
             segments = 0
             if node.level == 0:
                 stitched = self.agglomerated.stitched
-                ids = load_arrays(stitched.fragments.file(node.index, "rows"))["ids"][1:]
+                ids = stitched.fragments.rows(node.index)["ids"][1:]
                 table = stitched.lut(node).then(table)
                 segments = self._count(node, ids, table)
                 table = table.of(np.sort(ids))
             save_value(self.file(node), table)
-            return {"segments": segments}
+            return {"segments": segments, "lut": lut_digest(table)}
 
         yield process
+
+    def leaf_digests(self, facts: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+        """Digest of each block's table, by block, from the facts of all tasks."""
+        return {key[2:]: f["lut"] for key, f in facts if key.startswith("0/")}
 
     def _count(self, node: Node, ids: NDArray[np.uint64], table: Lut) -> int:
         """Segments that are named by a root of the block: each is counted in one block."""
@@ -177,7 +235,7 @@ class CutBlocks:
         parent = self.agglomerated.frame.octree.parent(node)
         if parent is None:
             return empty_lut()
-        names = load_arrays(self.agglomerated.file(node, "rest.npz"))["open_names"]
+        names = self.agglomerated.open_names(node)
         return take(Lut, load_arrays(self.file(parent))).of(names)
 
     def lut(self, index: Index) -> Lut:

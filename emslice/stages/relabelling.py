@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +12,8 @@ from typing import Any
 from emslice.engine.stage import Process, Resource
 from emslice.geometry.boxes import clip, within
 from emslice.stages.agglomeration import CutBlocks
+from emslice.stages.fragments import FragmentBlocks
+from emslice.stages.holes import INPUTS, digest_of, lut_digest
 from emslice.stages.layout import (
     Frame,
     create_labels,
@@ -45,6 +47,10 @@ class RelabelChunks:
         return self.cut.agglomerated.frame
 
     @property
+    def _fragments(self) -> FragmentBlocks:
+        return self.cut.agglomerated.stitched.fragments
+
+    @property
     def _tasks(self) -> Frame:
         """Boxes of whole chunks, about as large as a block, whatever shape the blocks have."""
         z, y, x = (
@@ -67,16 +73,37 @@ class RelabelChunks:
     @contextmanager
     def open(self) -> Iterator[Process]:
         grid = self._frame.grid
-        fragments = open_volume(self.cut.agglomerated.stitched.fragments.path)
+        fragments = open_volume(self._fragments.path)
         segments = open_volume(self.path, writable=True)
 
         def process(key: str) -> dict[str, Any]:
             box = self._tasks.grid.block(index_of(key))
-            labels = fragments.read(box)
+            labels, digests = fragments.read(box), {}
             for index in grid.meeting(box):
                 part = within(clip(grid.block(index), box), box)
-                labels[part] = self.cut.lut(index).apply(labels[part])
+                lut = self.cut.lut(index)
+                digests[key_of(index)] = lut_digest(lut)
+                if index in self._fragments.holes.blocks:  # what an attempt left there
+                    labels[part] = 0
+                labels[part] = lut.apply(labels[part])
             segments.write(box, labels)
-            return {}
+            return {INPUTS: self._inputs(key, digests)}
 
         yield process
+
+    def expected(self, luts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """What the record of each task must say that it read.
+
+        Parameters
+        ----------
+        luts
+            Digest of each block's table of labels.
+        """
+        for index in self._tasks.grid:
+            yield key_of(index), self._inputs(key_of(index), luts)
+
+    def _inputs(self, key: str, luts: Mapping[str, str]) -> str:
+        parts = []
+        for index in self._frame.grid.meeting(self._tasks.grid.block(index_of(key))):
+            parts += [self._fragments.inputs(index), luts.get(key_of(index), "")]
+        return digest_of(*parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +15,7 @@ from emslice.ledger.arrays import load_arrays
 from emslice.ops import stitch
 from emslice.ops.lut import Lut
 from emslice.stages.fragments import FragmentBlocks
+from emslice.stages.holes import lut_digest
 from emslice.stages.layout import (
     empty_lut,
     load_faces,
@@ -63,9 +64,8 @@ class StitchBlocks:
             node = node_of(name)
             if way == "up":
                 self._up(node)
-            else:
-                self._down(node)
-            return {}
+                return {}
+            return {"lut": self._down(node)}
 
         yield process
 
@@ -82,27 +82,33 @@ class StitchBlocks:
     def _load(self, node: Node) -> stitch.Stitch:
         box = self.fragments.frame.octree.box(node)
         if node.level == 0:
-            exits = load_arrays(self.fragments.file(node.index, "rows"))["exits"]
-            return stitch.leaf(exits, load_faces(self.fragments.file(node.index, "faces"), box))
+            exits = self.fragments.rows(node.index)["exits"]
+            return stitch.leaf(exits, self.fragments.faces(node.index))
         arrays = load_arrays(self._file("up", node, "links"))
         faces = load_faces(self._file("up", node, "faces"), box)
         return stitch.Stitch(take(Lut, arrays), arrays["exits"], faces)
 
-    def _down(self, node: Node) -> None:
-        """Table of a node's own exits; an inner node's is found through its parent's."""
+    def _down(self, node: Node) -> str:
+        """Table of a node's own exits, through its parent's; returns the digest of the table."""
         parent = self.fragments.frame.octree.parent(node)
         table = empty_lut()
         if parent is not None:
             above = self.lut(parent)
             links = take(Lut, load_arrays(self._file("up", parent, "links")))
             exits = (
-                load_arrays(self.fragments.file(node.index, "rows"))
+                self.fragments.rows(node.index)
                 if node.level == 0
                 else load_arrays(self._file("up", node, "links"))
             )["exits"]
             exits.sort()
             table = stitch.resolve_down(links, above).of(exits)
         save_value(self._file("down", node, "lut"), table)
+        return lut_digest(table)
+
+    def leaf_digests(self, facts: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+        """Digest of each block's table, by block, from the facts of all tasks."""
+        prefix = "down/0/"
+        return {key[len(prefix) :]: f["lut"] for key, f in facts if key.startswith(prefix)}
 
     def lut(self, node: Node) -> Lut:
         """Exits of a node -> roots."""

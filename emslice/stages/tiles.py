@@ -7,7 +7,7 @@ place of another tile. A later stage reads what it needs from the tiles that own
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +21,7 @@ from emslice.engine.stage import Resource
 from emslice.geometry.boxes import Roi, clip, cut, within
 from emslice.geometry.lattice import Z_RUN, TileLattice
 from emslice.ops.affinity import quantise_array
+from emslice.stages.holes import INPUTS, Holes, digest_of
 from emslice.stages.layout import Frame, index_of, key_of
 from emslice.volumes import Volume, create_volume, open_volume
 from emslice.volumes.digest import digest_array
@@ -66,16 +67,18 @@ class TileSet:
 
 
 class TiledAffinities:
-    """Codes of any box of a run, read from its tiles."""
+    """Codes of any box of a run, read from its tiles; 0 where a tile is missing."""
 
-    def __init__(self, tiles: TileSet) -> None:
-        self._tiles = tiles
+    def __init__(self, tiles: TileSet, missing: Collection[str] = ()) -> None:
+        self._tiles, self._missing = tiles, missing
         self._open: dict[str, Volume] = {}
 
     def read(self, box: Roi) -> NDArray[np.uint8]:
         """Codes, shape (3, Z, Y, X)."""
         codes = np.zeros((3, *(int(n) for n in box.shape)), np.uint8)
         for key in self._tiles.meeting(box):
+            if key in self._missing:
+                continue
             if key not in self._open:
                 self._open[key] = open_volume(self._tiles.path(key))
             shared = clip(self._tiles.box(key), box)
@@ -178,6 +181,7 @@ class KeepAffinities:
     attributes: dict[str, Any]
     fingerprint: str
     peak_bytes: int
+    holes: Holes
 
     name = "affinities"
     resource: Resource = field(default="CPU", init=False)
@@ -188,7 +192,8 @@ class KeepAffinities:
         """The volume."""
         return Path(self.folder) / "affinities.zarr"
 
-    def _slabs(self) -> dict[str, Roi]:
+    def slabs(self) -> dict[str, Roi]:
+        """Box of each task."""
         box = self.tiles.frame.box
         at_zero = Roi((0, *box.begin[1:]), box.shape)  # chunks count from the volume's first voxel
         return {
@@ -199,10 +204,10 @@ class KeepAffinities:
     @cached_property
     def n_tasks(self) -> int:
         """Layers of chunks."""
-        return len(self._slabs())
+        return len(self.slabs())
 
     def waves(self) -> Iterator[Iterable[str]]:
-        yield list(self._slabs())
+        yield list(self.slabs())
 
     def prepare(self) -> None:
         if self.path.exists():
@@ -222,11 +227,20 @@ class KeepAffinities:
 
     @contextmanager
     def open(self) -> Iterator[Callable[[str], dict[str, Any]]]:
-        affinities, slabs = TiledAffinities(self.tiles), self._slabs()
+        affinities, slabs = TiledAffinities(self.tiles, self.holes.tiles), self.slabs()
         volume = open_volume(self.path, writable=True)
 
         def process(key: str) -> dict[str, Any]:
             volume.write(slabs[key], affinities.read(slabs[key]))
-            return {}
+            return {INPUTS: self._missing_in(slabs[key])}
 
         yield process
+
+    def expected(self) -> Iterator[tuple[str, str]]:
+        """What the record of each task must say that it read."""
+        for key, slab in self.slabs().items():
+            yield key, self._missing_in(slab)
+
+    def _missing_in(self, slab: Roi) -> str:
+        missing = sorted(self.holes.tiles.intersection(self.tiles.meeting(slab)))
+        return digest_of(*missing) if missing else ""

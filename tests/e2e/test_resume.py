@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
+import emslice
+from emslice.geometry.boxes import parse_roi, within
 from emslice.ledger.database import Ledger
 from emslice.volumes import create_volume, open_volume
-from emslice.volumes.digest import digest
+from emslice.volumes.digest import digest, digest_array
 
 EMSLICE = str(Path(sys.executable).parent / "emslice")
 STAGES = ["predict", "fragments", "stitch", "agglomerate", "cut", "relabel"]
@@ -247,9 +249,14 @@ def test_a_damaged_input_fails_its_blocks_only_and_retry_mends_the_run(desk, tmp
     assert "retry" in answer.stderr
     status = json.loads(call(tmp_path, "status", "run", "--json").stdout)
     fragments = next(s for s in status["stages"] if s["name"] == "fragments")
-    assert status["state"] == "failed"
+    assert status["state"] == "holes"
     assert 0 < fragments["failed"] < fragments["total"]
     assert fragments["done"] == fragments["total"] - fragments["failed"]
+    codes = affinities.read(affinities.roi)
+    record = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
+    for hole in record["holes"]:
+        codes[(slice(None), *within(parse_roi(hole["roi"], affinities.domain), affinities.roi))] = 0
+    assert result(tmp_path / "run") == digest_array(emslice.segment_affinities(codes))
     chunk.write_bytes(whole)
     answer = call(tmp_path, "retry", "run", "--failed")
     assert answer.returncode == 0, answer.stderr

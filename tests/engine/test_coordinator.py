@@ -51,7 +51,7 @@ def test_a_stage_that_is_done_is_neither_prepared_nor_opened(tmp_path, records):
 
 
 def test_a_task_that_raises_is_tried_as_often_as_agreed_and_the_others_are_done(tmp_path, records):
-    stage = Squares(str(tmp_path), 9, raising=frozenset({"2", "5"}), wave=4)
+    stage = Squares(str(tmp_path), 9, raising=frozenset({"2", "5"}))
     with SerialExecutor() as executor:
         result = run_stage(stage, executor, records, Policy(retries=4))
     assert stage.outputs() == stage.squares(without={"2", "5"})
@@ -61,6 +61,25 @@ def test_a_task_that_raises_is_tried_as_often_as_agreed_and_the_others_are_done(
     assert result.n_raised == 8
     assert records.reasons["f"]["2"].endswith("ValueError: task 2 is bad\n")
     assert "in process" in records.reasons["f"]["2"]
+
+
+def test_no_wave_is_begun_after_one_with_a_failure(tmp_path, records):
+    stage = Squares(str(tmp_path), 9, raising=frozenset({"4"}), wave=3)
+    with SerialExecutor() as executor:
+        result = run_stage(stage, executor, records)
+        assert stage.outputs() == {str(i): i * i for i in (0, 1, 2, 3, 5)}
+        assert (result.done_now, result.quarantined) == (5, ("4",))
+        run_stage(stage, executor, records)  # who knows of the failure and goes on, may
+    assert stage.outputs() == stage.squares(without={"4"})
+
+
+def test_a_task_without_memory_is_lost_and_not_its_own_fault(tmp_path, records):
+    stage = Squares(str(tmp_path), 6, starved=frozenset({"3"}))
+    with SerialExecutor() as executor:
+        result = run_stage(stage, executor, records, Policy(retries=1, losses=3))
+    assert stage.outputs() == stage.squares(without={"3"})
+    assert (result.n_raised, result.n_lost, result.quarantined) == (0, 4, ("3",))
+    assert "MemoryError" in records.reasons["f"]["3"]
 
 
 def test_a_task_that_recovers_is_done(records):
@@ -97,7 +116,7 @@ def test_a_task_that_alone_loses_three_workers_is_quarantined(records):
     result = run_stage(Squares("/tmp", 4), executor, records)
     assert result.quarantined == ("1",)
     assert (len(executor.alone), result.n_lost) == (3, 4)
-    assert "lost 3 workers" in records.reasons["f"]["1"]
+    assert "lost 3 times" in records.reasons["f"]["1"]
 
 
 @pytest.mark.parametrize("result", ["raised", "lost"])

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
+
 from emslice.engine.executor import Outcome
 
 
@@ -18,6 +20,7 @@ class Squares:
     raising: frozenset[str] = frozenset()
     killing: frozenset[str] = frozenset()
     hungry: frozenset[str] = frozenset()
+    starved: frozenset[str] = frozenset()
     seconds: float = 0.0
     wave: int = 0  # tasks of a wave; 0: all in one
     fingerprint: str = "f"
@@ -51,6 +54,8 @@ class Squares:
         time.sleep(self.seconds)
         if key in self.raising:
             raise ValueError(f"task {key} is bad")
+        if key in self.starved:
+            np.empty(2**58)
         if key in self.killing:
             os.kill(os.getpid(), signal.SIGKILL)
         if key in self.hungry:
