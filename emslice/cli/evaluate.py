@@ -11,16 +11,18 @@ import click
 @click.argument("seg")
 @click.argument("truth")
 @click.option("--roi", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Box in voxels of the whole volume.")
+@click.option("--ignore", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1),
+              help="True label that is not scored.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-def command(seg: str, truth: str, roi: str | None, as_json: bool) -> None:
+def command(seg: str, truth: str, roi: str | None, ignore: int, as_json: bool) -> None:
     """Score a segmentation against the truth.
 
-    Variation of information in bits and adapted Rand error; 0 is perfect. Voxels whose truth is 0
-    are ignored. Without --roi, the box that SEG covers is scored.
+    Variation of information in bits and adapted Rand error; 0 is perfect. Voxels whose truth is
+    --ignore are left out. Without --roi, the box that SEG covers is scored.
     """
     from emslice.service.evaluate import evaluate_volumes
 
-    scores = evaluate_volumes(seg, truth, roi)
+    scores = evaluate_volumes(seg, truth, roi, ignore)
     if as_json:
         click.echo(json.dumps(scores.as_dict()))
         return

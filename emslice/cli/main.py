@@ -14,6 +14,8 @@ COMMANDS = {  # name -> (module, one line of help); the module is imported only 
     "segment": ("emslice.cli.segment", "Segment a volume on this machine."),
     "resume": ("emslice.cli.resume", "Go on with a run, or run it again with other parameters."),
     "retry": ("emslice.cli.retry", "Give failed tasks another chance, and go on."),
+    "cut": ("emslice.cli.cut", "Relabel a run at another threshold."),
+    "sweep": ("emslice.cli.sweep", "Score a run at many thresholds against the truth."),
     "status": ("emslice.cli.status", "Show how far a run has come."),
     "evaluate": ("emslice.cli.evaluate", "Score a segmentation against the truth."),
     "digest": ("emslice.cli.digest", "Print the digest of a volume, whatever its format."),

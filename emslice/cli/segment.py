@@ -21,7 +21,7 @@ Examples:
 @click.option("--from-affinities", metavar="AFF", help="Start from stored affinities, not RAW.")
 @click.option("--checkpoint", metavar="CKPT", help="Weights of the student.")
 @click.option("--threshold", type=float, help="Merge while score >= this affinity.  [0.5]")
-@click.option("--linkage", metavar="NAME", help="quantile_max or mean.  [quantile_max]")
+@click.option("--linkage", metavar="NAME", help="quantile_max, quantile, mean.  [quantile_max]")
 @click.option("--roi", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Box in voxels of the whole volume.")
 @click.option("--mask", metavar="URL", help="Volume; voxels where it is 0 are left out.")
 @click.option("--affinities", metavar="keep|drop", help="What becomes of them.  [drop]")

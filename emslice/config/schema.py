@@ -67,10 +67,12 @@ class AgglomerationConfig(Strict):
     """Merges are kept down to here, so that any threshold above is available afterwards.
     By default 0.3, or the threshold if that is lower."""
 
-    linkage: Literal["mean", "quantile_max"] = "quantile_max"
+    linkage: Literal["mean", "quantile_max", "quantile"] = "quantile_max"
+    """Score of a pair: mean of its affinities, or a quantile: of the largest of each pair of
+    fragments, or of all."""
 
     quantile: Annotated[int, Field(ge=0, le=99)] = 50
-    """Percent, for quantile_max."""
+    """Percent, for quantile_max and quantile."""
 
     @model_validator(mode="after")
     def _lowest_is_lowest(self) -> AgglomerationConfig:

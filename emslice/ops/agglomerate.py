@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emslice.errors import GeometryError
-from emslice.ops.linkage import SCALE, Linkage, Rows, base_rows, tie_ranks
-from emslice.ops.merging import RANK_BITS, Adjacency, connect, keys_of, merge_best_first
+from emslice.ops.linkage import SCALE, Linkage, base_rows, tie_order
+from emslice.ops.merging import RANK_BITS, Adjacency, Rows, connect, keys_of, merge_best_first
 from emslice.ops.region_graph import RegionGraph
 
 
@@ -67,15 +67,15 @@ def agglomerate(
     About 90 bytes an edge and 10 a node; O(E log E).
     """
     waiting = np.zeros(len(ids), np.bool_) if open_nodes is None else open_nodes.copy()
-    rows, rank = base_rows(graph, linkage), tie_ranks(graph, ids)
-    end = run_best_first(graph.edges, rows, rank, waiting, lowest, linkage)
+    rows, order = base_rows(graph, linkage), tie_order(ids[graph.edges], graph.contacts)
+    end = run_best_first(graph.edges, rows, order, waiting, lowest, linkage)
     opened = np.zeros(len(ids), np.bool_)
     opened[end.name[waiting & (end.name >= 0)]] = True
     return Agglomeration(end.merges, end.scores, opened)
 
 
 class End(NamedTuple):
-    """How the loop left a graph; rows, ranks and what waits are changed in place."""
+    """How the loop left a graph; rows and what waits are changed in place."""
 
     merges: NDArray[np.int32]
     """Shape (M, 2): child, parent, in the order made."""
@@ -90,42 +90,43 @@ class End(NamedTuple):
     """Shape (E,). Key of each edge; -1 for what is no edge any more."""
 
     ends: NDArray[np.int32]
-    """Shape (E, 2). Nodes that each edge joins in the end."""
+    """Shape (E, 2). Nodes that each edge joins in the end; -1 for what is no edge any more."""
 
 
 def run_best_first(
     edges: NDArray[np.int32],
     rows: Rows,
-    rank: NDArray[np.int64],
+    order: NDArray[np.int32],
     waiting: NDArray[np.bool_],
     lowest: int,
     linkage: Linkage,
 ) -> End:
-    """Queue the edges that reach ``lowest`` and merge best first; ``waiting`` has a node each."""
+    """Queue the edges that reach ``lowest`` and merge best first; ``waiting`` has a node each.
+
+    ``order`` are the edges in the order of ties.
+    """
     if len(edges) >= 2**30:
         raise GeometryError(f"{len(edges)} edges in one graph; at most 2^30 fit. Use more blocks.")
     lowest = min(lowest, SCALE - 1)  # no score reaches it, and 2^24 would leave the key's 63 bits
     is_mean = linkage.name == "mean"
-    key = keys_of(is_mean, linkage.quantile, rank, rows)
-    queue = np.flatnonzero(key >= np.int64(lowest) << RANK_BITS)
-    queue = queue[np.argsort(-key[queue])].astype(np.int32)
-    links = _adjacency(edges, len(waiting))
+    key = keys_of(is_mean, linkage.quantile, order, rows)
+    queue = np.sort(key[key >= np.int64(lowest) << RANK_BITS])[::-1].copy()
+    graph = _adjacency(edges, len(waiting))
     merges, scores, name = merge_best_first(
-        links, rows, key, rank, queue, waiting, lowest, is_mean, linkage.quantile
+        graph, rows, key, order, queue, waiting, lowest, is_mean, linkage.quantile
     )
-    return End(merges, scores, name, key, links.ends)
+    return End(merges, scores, name, key, graph.ends[:, :2])
 
 
 def _adjacency(edges: NDArray[np.int32], n_nodes: int) -> Adjacency:
-    """Lists and table of a graph, on a copy of its edges."""
-    n = len(edges)
+    """Lists and table of a graph."""
+    ends = np.full((len(edges), 4), -1, np.int32)
+    ends[:, :2] = edges
     graph = Adjacency(
-        edges.copy(),
+        ends,
         np.full(n_nodes, -1, np.int32),
-        np.full(2 * n, -1, np.int32),
-        np.full(2 * n, -1, np.int32),
         np.zeros(n_nodes, np.int32),
-        np.full(1 << max(4, (2 * n - 1).bit_length()), -1, np.int32),
+        np.empty(1 << max(4, (2 * len(edges) - 1).bit_length()), np.int64),
     )
     connect(graph)
     return graph

@@ -8,12 +8,13 @@ their fragment's id, drops rows that became one fragment and combines rows that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emslice.ops.histograms import Histograms, add_histograms, histograms_of
 from emslice.ops.lut import Lut
 from emslice.ops.region_graph import RegionGraph
 
@@ -34,59 +35,66 @@ class Contacts:
     highest: NDArray[np.uint8]
     """Shape (E,). Largest of their codes."""
 
+    histograms: Histograms = field(default_factory=Histograms)
+    """Of their codes; of no rows if nobody needs them."""
+
     def __len__(self) -> int:
         return len(self.pairs)
 
 
 def contacts_of(graph: RegionGraph, ids: NDArray[np.uint64]) -> Contacts:
     """Rows of a block by id; ``ids`` is indexed by dense number."""
-    return _summed(ids[graph.edges], graph.contacts, graph.total, graph.highest)
+    return _summed(
+        [Contacts(ids[graph.edges], graph.contacts, graph.total, graph.highest, graph.histograms)]
+    )
 
 
 def contacts_across(
-    lower: NDArray[np.uint64], upper: NDArray[np.uint64], codes: NDArray[np.uint8]
+    lower: NDArray[np.uint64],
+    upper: NDArray[np.uint64],
+    codes: NDArray[np.uint8],
+    histograms: bool = False,
 ) -> Contacts:
     """Rows across a face: ``upper`` holds the later voxels, and the codes, which are theirs."""
     touching = (lower != upper) & (lower != 0) & (upper != 0)
     code = codes[touching]
-    pairs = np.stack([lower[touching], upper[touching]], axis=1)
-    return _summed(pairs, np.ones(len(pairs), np.int64), code.astype(np.int64), code)
+    pairs, one = np.stack([lower[touching], upper[touching]], axis=1), np.ones(len(code), np.int64)
+    own = histograms_of(np.arange(len(code)), code, one, len(code)) if histograms else Histograms()
+    return _summed([Contacts(pairs, one, code.astype(np.int64), code, own)])
 
 
 def combine(parts: Sequence[Contacts]) -> Contacts:
-    """One table of rows seen in several places: counts and sums add, maxima take the maximum."""
-    if not parts:
-        nothing = np.zeros(0, np.int64)
-        return Contacts(np.zeros((0, 2), np.uint64), nothing, nothing, np.zeros(0, np.uint8))
-    return _summed(*(np.concatenate([getattr(p, n) for p in parts]) for n in _COLUMNS))
+    """One table of rows seen in several places: numbers, sums and histograms add, maxima do not."""
+    if parts:
+        return _summed(parts)
+    nothing = np.zeros(0, np.int64)
+    return Contacts(np.zeros((0, 2), np.uint64), nothing, nothing, np.zeros(0, np.uint8))
 
 
 def resolve(rows: Contacts, lut: Lut) -> Contacts:
     """Rows between whole fragments: exits get their fragment's id, rows within one are dropped."""
-    pairs = lut.apply(rows.pairs)
-    kept = pairs[:, 0] != pairs[:, 1]
-    return _summed(*(column[kept] for column in (pairs, rows.contacts, rows.total, rows.highest)))
+    return _summed([replace(rows, pairs=lut.apply(rows.pairs))])
 
 
-_COLUMNS = ("pairs", "contacts", "total", "highest")
-
-
-def _summed(
-    pairs: NDArray[np.uint64],
-    contacts: NDArray[np.int64],
-    total: NDArray[np.int64],
-    highest: NDArray[np.uint8],
-) -> Contacts:
-    """Order each pair, sort, and combine equal pairs."""
-    pairs = np.sort(pairs, axis=1)
+def _summed(parts: Sequence[Contacts]) -> Contacts:
+    """Order each pair, sort, drop rows within one fragment, combine equal pairs."""
+    pairs = np.sort(np.concatenate([part.pairs for part in parts]), axis=1)
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    pairs = pairs[order]
-    first = np.flatnonzero(np.r_[True, (pairs[1:] != pairs[:-1]).any(axis=1)][: len(pairs)])
+    order = order[pairs[order, 0] != pairs[order, 1]]
+    ordered = pairs[order]
+    is_first = np.r_[True, (ordered[1:] != ordered[:-1]).any(axis=1)][: len(ordered)]
+    first = np.flatnonzero(is_first)
+    into = np.full(len(pairs), -1)
+    into[order] = np.cumsum(is_first) - 1
 
-    def reduced(operation: np.ufunc, column: NDArray[Any]) -> NDArray[Any]:
-        return operation.reduceat(column[order], first) if len(first) else column[:0]
+    def reduced(operation: np.ufunc, name: str) -> NDArray[Any]:
+        column = np.concatenate([getattr(part, name) for part in parts])[order]
+        return operation.reduceat(column, first) if len(first) else column
 
     return Contacts(
-        pairs[first], reduced(np.add, contacts), reduced(np.add, total),
-        reduced(np.maximum, highest),
-    )  # fmt: skip
+        ordered[first],
+        reduced(np.add, "contacts"),
+        reduced(np.add, "total"),
+        reduced(np.maximum, "highest"),
+        add_histograms([part.histograms for part in parts], into, len(first)),
+    )

@@ -86,7 +86,7 @@ def join_faces(children: Sequence[Faces], box: Roi) -> Faces:
     )
 
 
-def contacts_between(children: Sequence[Faces]) -> Contacts:
+def contacts_between(children: Sequence[Faces], histograms: bool = False) -> Contacts:
     """Rows across the faces that blocks of one grid have in common."""
     by_begin: Mapping[tuple[int, ...], Faces] = {
         tuple(int(n) for n in child.box.begin): child for child in children
@@ -97,9 +97,8 @@ def contacts_between(children: Sequence[Faces]) -> Contacts:
             step = Coordinate(int(child.box.shape[axis]) if i == axis else 0 for i in AXES)
             later = by_begin.get(tuple(int(n) for n in child.box.begin + step))
             if later is not None:
-                found.append(
-                    contacts_across(child.upper[axis], later.lower[axis], later.codes[axis])
-                )
+                planes = child.upper[axis], later.lower[axis], later.codes[axis]
+                found.append(contacts_across(*planes, histograms))
     return combine(found)
 
 

@@ -5,41 +5,44 @@ linkage           statistic of a pair                     score of a pair
 ================  ======================================  ======================================
 ``mean``          sum and number of the codes             floor(2^16 sum / number)
 ``quantile_max``  the largest code, once per base pair    2^16 x code at rank floor(q n / 100) + 1
+``quantile``      all codes                               the same
 ================  ======================================  ======================================
 
 A score is a fraction of 2^24 (``SCALE``); a pair merges at threshold T iff score >= 2^24 T. Equal
 scores are the rule with 256 codes, so every base pair has a *tie rank*: more contacts first, then
 the smaller hash of its ids, then the smaller ids. The **union** of two rows adds their statistics
-and keeps the worse of the two ranks. Then the law on which exactness rests holds for both:
+and keeps the worse of the two ranks. Then the law on which exactness rests holds for all:
 
     key(union of two rows) is never above the better of the two keys        (reducibility)
 
 since a mean or a quantile of a mixture lies between those of its parts, and the rank falls back.
 ``quantile_max`` with q = 50 is the setting of the published CAD and EM-SliceCrafter results
-(waterz ``HistogramQuantileAffinity``, initialised with the maximum).
+(waterz ``HistogramQuantileAffinity``, initialised with the maximum); ``quantile`` is the same
+without that.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emslice.errors import ConfigError
+from emslice.ops.merging import CODE_BITS, Rows
 from emslice.ops.region_graph import RegionGraph
 
 SCALE = 2**24
 """A score of 1."""
 
-LINKAGES = ("mean", "quantile_max")
+LINKAGES = ("mean", "quantile_max", "quantile")
 
 
 @dataclass(frozen=True)
 class Linkage:
-    """A statistic and, for the quantile, its percentage."""
+    """A statistic and, for quantiles, their percentage."""
 
     name: str = "quantile_max"
     quantile: int = 50
@@ -54,6 +57,11 @@ class Linkage:
             raise ConfigError(
                 f"agglomeration.quantile: {self.quantile} is not within 0 to 99 percent."
             )
+
+    @property
+    def needs_histograms(self) -> bool:
+        """Whether the codes of all contacts must be counted."""
+        return self.name == "quantile"
 
 
 def integer_threshold(threshold: float) -> int:
@@ -76,49 +84,36 @@ def integer_threshold(threshold: float) -> int:
     return -(-scaled.numerator // scaled.denominator)
 
 
-class Rows(NamedTuple):
-    """Statistics of E pairs in the form that agglomeration works on (compiled code reads it)."""
-
-    number: NDArray[np.int64]
-    """Shape (E,). Contacts (mean) or base pairs (quantile) behind each pair."""
-
-    total: NDArray[np.int64]
-    """Shape (E,). Sum of codes; of no meaning for the quantile."""
-
-    run: NDArray[np.int32]
-    """Shape (E,). First run of each pair's histogram, or -1; see ``run_next``."""
-
-    run_code: NDArray[np.uint8]
-    """Shape (R,). Code of each run of equal codes; runs of a pair ascend."""
-
-    run_number: NDArray[np.int64]
-    """Shape (R,). Length of each run."""
-
-    run_next: NDArray[np.int32]
-    """Shape (R,). Next run of the same pair, or -1."""
-
-
 def base_rows(graph: RegionGraph, linkage: Linkage) -> Rows:
-    """Rows of base pairs: of the quantile, one run of one code each."""
-    n = len(graph)
+    """Rows of base pairs, as agglomeration works on them: of ``quantile_max``, one run each."""
     if linkage.name == "mean":
-        nothing = np.zeros(0, np.int32)
-        return Rows(
-            graph.contacts.copy(),
-            graph.total.copy(),
-            np.full(n, -1, np.int32),
-            np.zeros(0, np.uint8),
-            np.zeros(0, np.int64),
-            nothing,
-        )
-    return Rows(
-        np.ones(n, np.int64),
-        np.zeros(n, np.int64),
-        np.arange(n, dtype=np.int32),
-        graph.highest.copy(),
-        np.ones(n, np.int64),
-        np.full(n, -1, np.int32),
-    )
+        return mean_rows(graph.contacts, graph.total)
+    if linkage.needs_histograms:
+        assert len(graph.histograms.size) == len(graph), "no histograms were made"
+        runs = graph.histograms
+        return histogram_rows(graph.contacts, runs.start, runs.code, runs.number)
+    one = np.ones(len(graph), np.int64)
+    return histogram_rows(one, np.arange(len(graph) + 1), graph.highest, one)
+
+
+def mean_rows(number: NDArray[np.int64], total: NDArray[np.int64]) -> Rows:
+    """Rows of sums."""
+    return Rows(np.stack([number, total], axis=1), np.zeros((0, 2), np.int64))
+
+
+def histogram_rows(
+    number: NDArray[np.int64],
+    start: NDArray[np.int64],
+    code: NDArray[np.uint8],
+    length: NDArray[np.integer[Any]],
+) -> Rows:
+    """Rows of histograms: that of row e is the runs ``start[e]`` to ``start[e + 1]``."""
+    link = np.empty((len(code), 2), np.int64)
+    link[:, 0] = length
+    link[:, 1] = np.arange(1, len(code) + 1)
+    link[start[1:] - 1, 1] = -1
+    link[:, 1] = link[:, 1] << CODE_BITS | code
+    return Rows(np.stack([number, start[:-1]], axis=1), link)
 
 
 def hash_pairs(u: NDArray[np.uint64], v: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -133,15 +128,19 @@ def hash_pairs(u: NDArray[np.uint64], v: NDArray[np.uint64]) -> NDArray[np.uint6
     return mix(mix(u) ^ v)
 
 
-def tie_ranks(graph: RegionGraph, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Place of each base pair in the order of ties; 0 is the best.
+def tie_order(pairs: NDArray[np.uint64], contacts: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Rows in the order of ties, the best first; ``pairs`` are ids, shape (E, 2), none twice.
 
     More contacts first, then the smaller hash of (u, v), then the smaller (u, v).
     """
-    hashes = hash_pairs(ids[graph.edges[:, 0]], ids[graph.edges[:, 1]])
-    # Rows are sorted by pair, and both sorts are stable: equal hashes stay in the order of pairs.
-    order = np.argsort(hashes, kind="stable")
-    order = order[np.argsort(-graph.contacts[order], kind="stable")]
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return rank
+    u, v = pairs[:, 0], pairs[:, 1]
+    hashes, most = hash_pairs(u, v), int(contacts.max(initial=1))
+    bits = np.uint64(most.bit_length())
+    # One sort of one integer: contacts, and as much of the hash as fits below.
+    packed = (most - contacts).astype(np.uint64) << np.uint64(64) - bits | hashes >> bits
+    order = np.argsort(packed).astype(np.int32)
+    equal = np.r_[False, packed[order[1:]] == packed[order[:-1]], False]
+    tied = np.flatnonzero(equal[1:] | equal[:-1])[: len(order)]
+    rows = order[tied]
+    order[tied] = rows[np.lexsort((v[rows], u[rows], hashes[rows], packed[rows]))]
+    return order

@@ -7,6 +7,7 @@ lowest threshold kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,26 @@ class MergeTree:
         _climb(segment, np.searchsorted(child, segment), child)
         return Lut(child, segment)
 
+    def of(self, ids: NDArray[np.uint64]) -> MergeTree:
+        """The merges on the way up from some ids, as far as this tree goes; no others."""
+        climbed = np.isin(self.child, ids)
+        _mark_above(climbed, np.searchsorted(self.child, self.parent), self.child, self.parent)
+        return MergeTree(
+            self.child[climbed], self.parent[climbed], self.score[climbed], self.lowest
+        )
+
+
+def join_trees(trees: Sequence[MergeTree]) -> MergeTree:
+    """One tree from several with one lowest score, no child of which is in two."""
+    child = np.concatenate([tree.child for tree in trees])
+    order = np.argsort(child)
+    return MergeTree(
+        child[order],
+        np.concatenate([tree.parent for tree in trees])[order],
+        np.concatenate([tree.score for tree in trees])[order],
+        trees[0].lowest,
+    )
+
 
 def merge_tree(agglomeration: Agglomeration, ids: NDArray[np.uint64], lowest: int) -> MergeTree:
     """Tree of one block's merges, dense numbers replaced by ids."""
@@ -69,3 +90,11 @@ def _climb(segment, place, child):  # type: ignore[no-untyped-def]
     for i in range(segment.size):
         if place[i] < child.size and child[place[i]] == segment[i]:
             segment[i] = segment[place[i]]
+
+
+@njit(nogil=True, cache=True)
+def _mark_above(climbed, place, child, parent):  # type: ignore[no-untyped-def]
+    """Mark parents of marked children in place; ``place`` as in `_climb`."""
+    for i in range(climbed.size - 1, -1, -1):  # parents stand before their children
+        if climbed[i] and place[i] < child.size and child[place[i]] == parent[i]:
+            climbed[place[i]] = True

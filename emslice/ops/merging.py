@@ -1,10 +1,12 @@
 """The compiled part of agglomeration: keys, lists, table, queue, the loop.
 
-Edges are half-edges in doubly linked lists, the smaller list moves into the larger, and a table
-finds the edge of a pair. Of two parallel edges the better keeps its place in the queue: by
-reducibility the key of their union is not above it, so each live edge has exactly one entry, and
-an entry that promises too much is put back with its present key. The queue is the array of
-initial keys, sorted once, and a binary heap of what was put back.
+Each node has a list of half-edges; the smaller list moves into the larger, and a table finds the
+edge of a pair. Of two parallel edges the better keeps its place in the queue: by reducibility the
+key of their union is not above it, so each live edge has exactly one entry, and an entry that
+promises too much is put back with its present key. The queue is the array of initial keys, sorted
+once, and a binary heap of what was put back. What dies is left where it is, in lists and table,
+until somebody passes by: to take it out at once took half of the time. Time is cache misses: for
+the same reason all that is read of an edge at one time lies side by side.
 
 All of it stands in one file: numba caches a compiled function by the time stamp of its own file
 only, so code called from another file would go stale unnoticed.
@@ -21,91 +23,111 @@ from numpy.typing import NDArray
 RANK_BITS = 39  # below a score of 24 bits, in 63
 RANK_MASK = 2**RANK_BITS - 1
 
+EDGE_BITS = 31  # of a slot of the table; the hash of the pair stands above
+EDGE_MASK = 2**EDGE_BITS - 1
+
+CODE_BITS = 8  # of a link of a histogram; the next link stands above
+
+
+class Rows(NamedTuple):
+    """Statistics of E pairs, those of one pair side by side in memory."""
+
+    pair: NDArray[np.int64]
+    """Shape (E, 2). Contacts (base pairs, of quantile_max) behind each pair; then the sum of their
+    codes (mean) or the first link of their histogram."""
+
+    link: NDArray[np.int64]
+    """Shape (R, 2). Of each run of equal codes its length; then 2^8 x next link of the pair, -1
+    after the last, + code. Codes of a pair ascend."""
+
 
 class Adjacency(NamedTuple):
-    """A graph that shrinks (compiled code reads it). Half-edge 2 e is at end 0 of edge e."""
+    """A graph that shrinks. Half-edge 2 e + side is that of edge e in the list of its end."""
 
     ends: NDArray[np.int32]
-    """Shape (E, 2). Present nodes of each edge."""
+    """Shape (E, 4). Present nodes of each edge, -1 for a dead one, and the next half-edge in the
+    list of each of the two, or -1. Dead half-edges stay in their lists until these are moved."""
 
     head: NDArray[np.int32]
     """Shape (N + 1,). First half-edge of each node, or -1."""
 
-    ahead: NDArray[np.int32]
-    """Shape (2 E,). Next half-edge of the same node, or -1."""
-
-    back: NDArray[np.int32]
-    """Shape (2 E,). Previous half-edge of the same node, or -1."""
-
     degree: NDArray[np.int32]
-    """Shape (N + 1,). Edges of each node."""
+    """Shape (N + 1,). Live edges of each node."""
 
-    table: NDArray[np.int32]
-    """Shape (2^k,), k so that at most half is used. Open-addressed: edge of a pair, or -1."""
+    table: NDArray[np.int64]
+    """Shape (2^k,), at most half of it live. Open-addressed: edge of a pair below the hash of that
+    pair, or -1. Slots of pairs that are no more are swept when it fills up."""
+
+
+@njit(nogil=True, cache=True)
+def mean_of(total, number):  # type: ignore[no-untyped-def]
+    """Integer part of 2^16 total / number, exact for any two numbers of 63 bits."""
+    if total < 2**47:
+        return (total << 16) // number
+    # Long division, a bit at a time: the product would leave 64 bits.
+    score, divisor = total // number, np.uint64(number)
+    rest = np.uint64(total % number)
+    for _ in range(16):
+        rest, score = rest << np.uint64(1), score << 1
+        if rest >= divisor:
+            rest, score = rest - divisor, score + 1
+    return score
 
 
 @njit(nogil=True, cache=True)
 def score_of(is_mean, quantile, edge, rows):  # type: ignore[no-untyped-def]
     """Score of a pair as a fraction of 2^24."""
-    number = rows.number[edge]
+    number = rows.pair[edge, 0]
     if is_mean:
-        return (rows.total[edge] << 16) // number
+        return mean_of(rows.pair[edge, 1], number)
     # floor(q n / 100) without the product, which could leave 64 bits
     rank = quantile * (number // 100) + quantile * (number % 100) // 100
-    link = rows.run[edge]
-    while rows.run_number[link] <= rank:
-        rank -= rows.run_number[link]
-        link = rows.run_next[link]
-    return np.int64(rows.run_code[link]) << 16
+    link = rows.pair[edge, 1]
+    while rows.link[link, 0] <= rank:
+        rank -= rows.link[link, 0]
+        link = rows.link[link, 1] >> CODE_BITS
+    return (rows.link[link, 1] & 255) << 16
 
 
 @njit(nogil=True, cache=True)
-def union_rows(winner, loser, rows):  # type: ignore[no-untyped-def]
+def union_rows(is_mean, winner, loser, rows):  # type: ignore[no-untyped-def]
     """Add the statistics of ``loser`` to ``winner``: sums, numbers, and histograms run by run.
 
     Two ascending linked lists are merged in place; nothing is allocated.
     """
-    rows.number[winner] += rows.number[loser]
-    rows.total[winner] += rows.total[loser]
-    a, b = rows.run[winner], rows.run[loser]
-    tail = np.int32(-1)
+    pair, links = rows.pair, rows.link
+    pair[winner, 0] += pair[loser, 0]
+    if is_mean:
+        pair[winner, 1] += pair[loser, 1]
+        return
+    a, b = pair[winner, 1], pair[loser, 1]
+    tail, tail_code = -1, -1
     while a >= 0 or b >= 0:
-        if b < 0 or (a >= 0 and rows.run_code[a] <= rows.run_code[b]):
-            link, a = a, rows.run_next[a]
+        if b < 0 or (a >= 0 and links[a, 1] & 255 <= links[b, 1] & 255):
+            link, a = a, links[a, 1] >> CODE_BITS
         else:
-            link, b = b, rows.run_next[b]
-        if tail >= 0 and rows.run_code[tail] == rows.run_code[link]:
-            rows.run_number[tail] += rows.run_number[link]
+            link, b = b, links[b, 1] >> CODE_BITS
+        code = links[link, 1] & 255
+        if code == tail_code:
+            links[tail, 0] += links[link, 0]
             continue
         if tail < 0:
-            rows.run[winner] = link
+            pair[winner, 1] = link
         else:
-            rows.run_next[tail] = link
-        tail = link
-    if tail >= 0:
-        rows.run_next[tail] = -1
+            links[tail, 1] = link << CODE_BITS | tail_code
+        tail, tail_code = link, code
+    links[tail, 1] = -1 << CODE_BITS | tail_code
 
 
 @njit(nogil=True, cache=True)
-def _key(score, rank):
-    """One integer that orders edges: score first, then the smaller rank."""
-    return (np.int64(score) << RANK_BITS) | (RANK_MASK - rank)
-
-
-@njit(nogil=True, cache=True)
-def keys_of(is_mean, quantile, rank, rows):
-    """Keys of all edges."""
-    key = np.empty(rank.size, np.int64)
-    for e in range(rank.size):
-        key[e] = _key(score_of(is_mean, quantile, e, rows), rank[e])
+def keys_of(is_mean, quantile, order, rows):
+    """Keys of all edges: the score, and below it the place in the order of ties, falling."""
+    key = np.empty(order.size, np.int64)
+    for e in range(order.size):
+        key[e] = score_of(is_mean, quantile, e, rows)
+    for rank in range(order.size):
+        key[order[rank]] = key[order[rank]] << RANK_BITS | (RANK_MASK - rank)
     return key
-
-
-@njit(nogil=True, cache=True)
-def _home(pair, mask):
-    """Slot where the search for a pair starts (Fibonacci hashing)."""
-    mixed = np.uint64(pair) * np.uint64(0x9E3779B97F4A7C15)
-    return np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(mask))
 
 
 @njit(nogil=True, cache=True)
@@ -116,148 +138,150 @@ def _pair(a, b):
 
 @njit(nogil=True, cache=True)
 def _find(graph, a, b):
-    """Slot of the edge between two nodes, or the free slot where it belongs."""
-    pair, mask = _pair(a, b), graph.table.size - 1
-    slot = _home(pair, mask)
-    while graph.table[slot] >= 0:
-        e = graph.table[slot]
-        if _pair(graph.ends[e, 0], graph.ends[e, 1]) == pair:
-            break
+    """Slot of the edge between two nodes, or a free one, and the hash of the pair.
+
+    Fibonacci hashing (Knuth, TAOCP 3, 6.4). A slot that was left behind by a move never answers:
+    its edge is dead, or has other ends.
+    """
+    table, ends = graph.table, graph.ends
+    pair, mask = _pair(a, b), table.size - 1
+    mixed = np.uint64(pair) * np.uint64(0x9E3779B97F4A7C15)
+    upper = mixed >> np.uint64(32)
+    slot, tag = np.int64((mixed ^ upper) & np.uint64(mask)), np.int64(upper)
+    while table[slot] >= 0:
+        if table[slot] >> EDGE_BITS == tag:
+            e = table[slot] & EDGE_MASK
+            if _pair(ends[e, 0], ends[e, 1]) == pair:
+                break
         slot = (slot + 1) & mask
-    return slot
+    return slot, tag
 
 
 @njit(nogil=True, cache=True)
-def _erase(graph, slot):
-    """Empty a slot and move later entries up, so that no search meets a gap (Knuth 6.4 R)."""
-    table, mask = graph.table, graph.table.size - 1
-    gap, probe = slot, (slot + 1) & mask
-    while table[probe] >= 0:
-        e = table[probe]
-        home = _home(_pair(graph.ends[e, 0], graph.ends[e, 1]), mask)
-        if ((probe - home) & mask) >= ((probe - gap) & mask):
-            table[gap] = e
-            gap = probe
-        probe = (probe + 1) & mask
-    table[gap] = -1
+def _sweep(graph):
+    """Fill the table anew with live edges; their number."""
+    n, table, ends = 0, graph.table, graph.ends
+    table[:] = -1
+    for e in range(ends.shape[0]):
+        if ends[e, 0] >= 0:
+            slot, tag = _find(graph, ends[e, 0], ends[e, 1])
+            table[slot] = tag << EDGE_BITS | e
+            n += 1
+    return n
 
 
 @njit(nogil=True, cache=True)
-def _unlink(graph, half):
-    """Take a half-edge out of its node's list."""
-    node, ahead, back = graph.ends[half // 2, half % 2], graph.ahead[half], graph.back[half]
-    if back >= 0:
-        graph.ahead[back] = ahead
-    else:
-        graph.head[node] = ahead
-    if ahead >= 0:
-        graph.back[ahead] = back
-    graph.degree[node] -= 1
-
-
-@njit(nogil=True, cache=True)
-def _link(graph, half):
+def _link(graph, edge, side):
     """Put a half-edge in front of its node's list."""
-    node = graph.ends[half // 2, half % 2]
-    first = graph.head[node]
-    graph.ahead[half], graph.back[half] = first, -1
-    if first >= 0:
-        graph.back[first] = half
-    graph.head[node] = half
-    graph.degree[node] += 1
+    node = graph.ends[edge, side]
+    graph.ends[edge, 2 + side] = graph.head[node]
+    graph.head[node] = 2 * edge + side
 
 
 @njit(nogil=True, cache=True)
 def connect(graph):
     """Fill lists and table from the ends."""
     for e in range(graph.ends.shape[0]):
-        graph.table[_find(graph, graph.ends[e, 0], graph.ends[e, 1])] = e
-        _link(graph, 2 * e)
-        _link(graph, 2 * e + 1)
+        for side in range(2):
+            _link(graph, e, side)
+            graph.degree[graph.ends[e, side]] += 1
+    _sweep(graph)
 
 
 @njit(nogil=True, cache=True)
-def _push(heap, size, edge, promised):
+def _push(heap, size, promise, edge):
     """Add an edge to the binary heap of ``size`` entries, best promise on top."""
     i = size
-    while i > 0 and promised[heap[(i - 1) // 2]] < promised[edge]:
+    while i > 0 and heap[(i - 1) // 2, 0] < promise:
         heap[i] = heap[(i - 1) // 2]
         i = (i - 1) // 2
-    heap[i] = edge
+    heap[i, 0], heap[i, 1] = promise, edge
 
 
 @njit(nogil=True, cache=True)
-def _pop(heap, size, promised):
-    """Take the top of the heap of ``size`` entries."""
-    top, edge = heap[0], heap[size - 1]
-    size -= 1
-    i = 0
-    while 2 * i + 1 < size:
+def _drop_top(heap, size):
+    """Take the top off the heap of ``size`` entries."""
+    last, i = size - 1, 0
+    while 2 * i + 1 < last:
         child = 2 * i + 1
-        if child + 1 < size and promised[heap[child + 1]] > promised[heap[child]]:
+        if child + 1 < last and heap[child + 1, 0] > heap[child, 0]:
             child += 1
-        if promised[heap[child]] <= promised[edge]:
+        if heap[child, 0] <= heap[last, 0]:
             break
         heap[i] = heap[child]
         i = child
-    heap[i] = edge
-    return top
+    heap[i] = heap[last]
 
 
 @njit(nogil=True, cache=True)
-def _move_edge(graph, rows, key, rank, half, into, is_mean, quantile):
-    """Reattach a half-edge to node ``into``, or join its edge with the one already there."""
-    edge, side = half // 2, half % 2
-    other = graph.ends[edge, 1 - side]
-    _erase(graph, _find(graph, graph.ends[edge, side], other))
-    _unlink(graph, half)
-    slot = _find(graph, into, other)
-    twin = graph.table[slot]
-    graph.ends[edge, side] = into
-    if twin < 0:
-        graph.table[slot] = edge
-        _link(graph, half)
-        return
+def _move_edge(graph, rows, key, edge, side, into, is_mean, quantile):
+    """Reattach an edge to node ``into``, or join it with the one already there; slots taken."""
+    ends, table = graph.ends, graph.table
+    other = ends[edge, 1 - side]
+    slot, tag = _find(graph, into, other)
+    ends[edge, side] = into
+    if table[slot] < 0:
+        table[slot] = tag << EDGE_BITS | edge
+        _link(graph, edge, side)
+        graph.degree[into] += 1
+        return 1
+    twin = table[slot] & EDGE_MASK
     winner, loser = (twin, edge) if key[twin] >= key[edge] else (edge, twin)
-    union_rows(winner, loser, rows)
-    rank[winner] = max(rank[winner], rank[loser])
-    key[winner] = _key(score_of(is_mean, quantile, winner, rows), rank[winner])
-    key[loser] = -1  # no longer an edge
+    union_rows(is_mean, winner, loser, rows)
+    worse = min(key[winner] & RANK_MASK, key[loser] & RANK_MASK)
+    key[winner] = np.int64(score_of(is_mean, quantile, winner, rows)) << RANK_BITS | worse
+    key[loser] = ends[loser, 0] = ends[loser, 1] = -1
+    graph.degree[other] -= 1
     if winner == edge:
-        graph.table[slot] = edge
-        _unlink(graph, 2 * twin)
-        _unlink(graph, 2 * twin + 1)
-        _link(graph, half)
-    else:
-        _unlink(graph, 2 * edge + 1 - side)
+        table[slot] = tag << EDGE_BITS | edge
+        _link(graph, edge, side)
+    return 0
 
 
 @njit(nogil=True, cache=True)
-def merge_best_first(graph, rows, key, rank, queue, waiting, lowest, is_mean, quantile):
+def _contract(graph, rows, key, edge, is_mean, quantile):
+    """Merge the ends of an edge: the smaller list moves into the larger; both, and slots taken."""
+    ends, taken = graph.ends, 0
+    a, b = ends[edge, 0], ends[edge, 1]
+    if graph.degree[a] < graph.degree[b]:
+        a, b = b, a
+    key[edge] = ends[edge, 0] = ends[edge, 1] = -1
+    graph.degree[a] -= 1
+    half = graph.head[b]
+    while half >= 0:
+        moved, side = half >> 1, half & 1
+        half = ends[moved, 2 + side]
+        if ends[moved, 0] >= 0:
+            taken += _move_edge(graph, rows, key, moved, side, a, is_mean, quantile)
+    return a, b, taken
+
+
+@njit(nogil=True, cache=True)
+def merge_best_first(graph, rows, key, order, queue, waiting, lowest, is_mean, quantile):
     """Merges down to ``lowest``, their scores, and each node's cluster name, -1 if merged away.
 
-    ``graph``, ``rows``, ``key`` (-1 for what is no edge any more), ``rank`` and ``waiting`` are
-    left as the loop leaves them.
+    ``queue`` has the keys that reach ``lowest``, falling; ``order`` the edge of each rank.
+    ``graph``, ``rows``, ``key`` (-1 for what is no edge any more) and ``waiting`` are left as the
+    loop leaves them.
     """
-    floor = np.int64(lowest) << RANK_BITS
-    n_nodes = graph.head.size
+    floor, n_nodes = np.int64(lowest) << RANK_BITS, graph.head.size
     name = np.arange(n_nodes).astype(np.int32)
     merges, scores = np.empty((n_nodes, 2), np.int32), np.empty(n_nodes, np.int32)
-    promised = key.copy()
-    heap = np.empty(queue.size, np.int32)
-    n_merges, n_heap, place = 0, 0, 0
+    heap = np.empty((queue.size, 2), np.int64)
+    n_merges, n_heap, place, n_slots = 0, 0, 0, graph.ends.shape[0]
     while place < queue.size or n_heap > 0:
-        if n_heap > 0 and (place == queue.size or promised[heap[0]] > promised[queue[place]]):
-            edge = _pop(heap, n_heap, promised)
+        if n_heap > 0 and (place == queue.size or heap[0, 0] > queue[place]):
+            promise, edge = heap[0, 0], heap[0, 1]
+            _drop_top(heap, n_heap)
             n_heap -= 1
         else:
-            edge = queue[place]
+            promise = queue[place]
+            edge = np.int64(order[RANK_MASK - (promise & RANK_MASK)])
             place += 1
         if key[edge] < floor:
             continue
-        if key[edge] < promised[edge]:
-            promised[edge] = key[edge]
-            _push(heap, n_heap, edge, promised)
+        if key[edge] < promise:
+            _push(heap, n_heap, key[edge], edge)
             n_heap += 1
             continue
         a, b = graph.ends[edge, 0], graph.ends[edge, 1]
@@ -266,19 +290,12 @@ def merge_best_first(graph, rows, key, rank, queue, waiting, lowest, is_mean, qu
             continue
         merges[n_merges, 0], merges[n_merges, 1] = max(name[a], name[b]), min(name[a], name[b])
         scores[n_merges] = key[edge] >> RANK_BITS
-        key[edge] = -1
         n_merges += 1
-        if graph.degree[a] < graph.degree[b]:
-            a, b = b, a
+        if n_slots + min(graph.degree[a], graph.degree[b]) > graph.table.size // 4 * 3:
+            n_slots = _sweep(graph)
+        a, b, taken = _contract(graph, rows, key, edge, is_mean, quantile)
         name[a], name[b] = min(name[a], name[b]), -1
-        _erase(graph, _find(graph, a, b))
-        _unlink(graph, 2 * edge)
-        _unlink(graph, 2 * edge + 1)
-        half = graph.head[b]
-        while half >= 0:
-            following = graph.ahead[half]
-            _move_edge(graph, rows, key, rank, half, a, is_mean, quantile)
-            half = following
+        n_slots += taken
     return merges[:n_merges].copy(), scores[:n_merges].copy(), name
 
 
@@ -287,14 +304,14 @@ def gather_runs(edges, rows):  # type: ignore[no-untyped-def]
     """Histograms of some edges, one after the other: first run of each, codes, numbers."""
     start = np.zeros(edges.size + 1, np.int64)
     for i in range(edges.size):
-        link, n = rows.run[edges[i]], 0
+        link, n = rows.pair[edges[i], 1], 0
         while link >= 0:
-            link, n = rows.run_next[link], n + 1
+            link, n = rows.link[link, 1] >> CODE_BITS, n + 1
         start[i + 1] = start[i] + n
     codes, numbers = np.empty(start[-1], np.uint8), np.empty(start[-1], np.int64)
     for i in range(edges.size):
-        link, at = rows.run[edges[i]], start[i]
+        link, at = rows.pair[edges[i], 1], start[i]
         while link >= 0:
-            codes[at], numbers[at] = rows.run_code[link], rows.run_number[link]
-            link, at = rows.run_next[link], at + 1
+            codes[at], numbers[at] = rows.link[link, 1] & 255, rows.link[link, 0]
+            link, at = rows.link[link, 1] >> CODE_BITS, at + 1
     return start, codes, numbers

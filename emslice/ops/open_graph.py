@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from emslice.ops.agglomerate import run_best_first
 from emslice.ops.contacts import Contacts
-from emslice.ops.linkage import Linkage, Rows, hash_pairs
+from emslice.ops.histograms import add_histograms, histograms_of
+from emslice.ops.linkage import Linkage, histogram_rows, mean_rows, tie_order
 from emslice.ops.merge_tree import MergeTree
-from emslice.ops.merging import gather_runs
+from emslice.ops.merging import RANK_MASK, Rows, gather_runs
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class OpenGraph:
     """Shape (E,). Contacts of that base pair."""
 
     number: NDArray[np.int64]
-    """Shape (E,). Contacts (mean) or base pairs (quantile) behind each row."""
+    """Shape (E,). Contacts, or base pairs (quantile_max), behind each row."""
 
     total: NDArray[np.int64]
     """Shape (E,). Sum of codes (mean)."""
@@ -65,18 +66,25 @@ class Decided:
 
 def base_graph(rows: Contacts, linkage: Linkage) -> OpenGraph:
     """Rows of base pairs."""
-    n = len(rows)
-    mean = linkage.name == "mean"
-    runs = 0 if mean else n
+    n, runs = len(rows), rows.histograms
+    number, total, one = rows.contacts, np.zeros(n, np.int64), np.ones(n, np.int64)
+    start, code, length = np.zeros(n + 1, np.int64), rows.highest[:0], one[:0]
+    if linkage.name == "mean":
+        total = rows.total
+    elif linkage.needs_histograms:
+        assert len(runs.size) == n, "no histograms were made"
+        start, code, length = runs.start, runs.code, runs.number.astype(np.int64)
+    else:
+        number, start, code, length = one, np.arange(n + 1), rows.highest, one
     return OpenGraph(
         pairs=rows.pairs,
         tie_pairs=rows.pairs,
         tie_contacts=rows.contacts,
-        number=rows.contacts if mean else np.ones(n, np.int64),
-        total=rows.total if mean else np.zeros(n, np.int64),
-        run_start=np.zeros(n + 1, np.int64) if mean else np.arange(n + 1),
-        run_code=rows.highest[:runs],
-        run_number=np.ones(runs, np.int64),
+        number=number,
+        total=total,
+        run_start=start,
+        run_code=code,
+        run_number=length,
     )
 
 
@@ -93,8 +101,14 @@ def join_graphs(graphs: Sequence[OpenGraph], linkage: Linkage) -> OpenGraph:
         joined: NDArray[np.int64] = np.concatenate([getattr(g, name) for g in graphs])[order]
         return joined
 
-    number = np.add if linkage.name == "mean" else np.maximum  # one base pair stays one
-    start, code, length = _joined_runs(graphs, order, first)
+    adds = linkage.name != "quantile_max"  # of which one base pair stays one, with one maximum
+    if adds:
+        into = np.empty(len(order), np.int64)
+        into[order] = np.cumsum(np.r_[True, changes]) - 1
+        start, code, length = _added_runs(graphs, into, len(first))
+    else:
+        start, code, length = _larger_maxima(graphs, order, first)
+    number = np.add if adds else np.maximum
     return OpenGraph(
         pairs=pairs[order[first]],
         tie_pairs=column("tie_pairs")[first].astype(np.uint64),
@@ -107,9 +121,23 @@ def join_graphs(graphs: Sequence[OpenGraph], linkage: Linkage) -> OpenGraph:
     )
 
 
-def _joined_runs(
+_Runs = tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]
+
+
+def _added_runs(graphs: Sequence[OpenGraph], into: NDArray[np.int64], n_rows: int) -> _Runs:
+    """Histograms of the joined rows: those of a base pair seen twice add."""
+    sizes = [np.diff(g.run_start) for g in graphs]
+    parts = [
+        histograms_of(np.repeat(np.arange(len(g)), size), g.run_code, g.run_number, len(g))
+        for g, size in zip(graphs, sizes, strict=True)
+    ]
+    joined = add_histograms(parts, into, n_rows)
+    return joined.start, joined.code, joined.number.astype(np.int64)
+
+
+def _larger_maxima(
     graphs: Sequence[OpenGraph], order: NDArray[np.int64], first: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+) -> _Runs:
     """Histograms of the joined rows; of a base pair seen twice, the larger maximum."""
     code = np.concatenate([g.run_code for g in graphs])
     if not len(code):
@@ -142,36 +170,24 @@ def decide(
     """
     nodes = np.unique(graph.pairs)
     edges = np.searchsorted(nodes, graph.pairs).astype(np.int32)
-    by_rank = np.lexsort((*_tie_columns(graph),))
-    rank = np.empty(len(graph), np.int64)
-    rank[by_rank] = np.arange(len(graph))
-    waiting, rows = np.isin(nodes, touching), _rows(graph)
-    end = run_best_first(edges, rows, rank, waiting, lowest, linkage)
-    left = np.flatnonzero((end.key >= 0) & waiting[end.ends].all(axis=1))
+    order = tie_order(graph.tie_pairs, graph.tie_contacts)
+    waiting, rows = np.isin(nodes, touching), _rows(graph, linkage)
+    end = run_best_first(edges, rows, order, waiting, lowest, linkage)
+    left = np.flatnonzero(end.key >= 0)
+    left = left[waiting[end.ends[left]].all(axis=1)]
     names = nodes[end.name[end.ends[left]]]
-    rest = _rest(graph, rows, left, names, by_rank[rank[left]])
+    rest = _rest(graph, rows, left, names, order[RANK_MASK - (end.key[left] & RANK_MASK)], linkage)
     waits = np.union1d(touching, nodes[end.name[waiting & (end.name >= 0)]])
-    order = np.argsort(end.merges[:, 0])
-    child, parent = nodes[end.merges[order, 0]], nodes[end.merges[order, 1]]
-    return Decided(MergeTree(child, parent, end.scores[order], lowest), rest, waits)
+    by_child = np.argsort(end.merges[:, 0])
+    child, parent = nodes[end.merges[by_child]].T
+    return Decided(MergeTree(child, parent, end.scores[by_child], lowest), rest, waits)
 
 
-def _tie_columns(graph: OpenGraph) -> tuple[NDArray[np.uint64], ...]:
-    """Sort keys of ties, the most important last: contacts falling, hash, ids."""
-    u, v = graph.tie_pairs[:, 0], graph.tie_pairs[:, 1]
-    return v, u, hash_pairs(u, v), (-graph.tie_contacts).view(np.int64)
-
-
-def _rows(graph: OpenGraph) -> Rows:
-    """Statistics as agglomeration works on them: own copies, histograms as linked lists."""
-    following = np.arange(1, len(graph.run_code) + 1, dtype=np.int32)
-    sizes = np.diff(graph.run_start)
-    following[graph.run_start[1:][sizes > 0] - 1] = -1
-    run = np.where(sizes > 0, graph.run_start[:-1], -1).astype(np.int32)
-    return Rows(
-        graph.number.copy(), graph.total.copy(), run, graph.run_code.copy(),
-        graph.run_number.copy(), following,
-    )  # fmt: skip
+def _rows(graph: OpenGraph, linkage: Linkage) -> Rows:
+    """Statistics as agglomeration works on them: own copies."""
+    if linkage.name == "mean":
+        return mean_rows(graph.number, graph.total)
+    return histogram_rows(graph.number, graph.run_start, graph.run_code, graph.run_number)
 
 
 def _rest(
@@ -179,20 +195,26 @@ def _rest(
     rows: Rows,
     left: NDArray[np.int64],
     names: NDArray[np.uint64],
-    tie: NDArray[np.int64],
+    tie: NDArray[np.int32],
+    linkage: Linkage,
 ) -> OpenGraph:
     """Rows that go up, sorted by pair; ``tie`` is the row of the input whose tie key each has."""
     names = np.sort(names.reshape(-1, 2), axis=1)
     order = np.lexsort((names[:, 1], names[:, 0]))
     left, tie = left[order], tie[order]
-    start, code, number = gather_runs(left, rows)
+    number, total = rows.pair[left, 0], np.zeros(len(left), np.int64)
+    start, code, length = np.zeros(len(left) + 1, np.int64), graph.run_code[:0], number[:0]
+    if linkage.name == "mean":
+        total = rows.pair[left, 1]
+    else:
+        start, code, length = gather_runs(left, rows)
     return OpenGraph(
         pairs=names[order],
         tie_pairs=graph.tie_pairs[tie],
         tie_contacts=graph.tie_contacts[tie],
-        number=rows.number[left],
-        total=rows.total[left],
+        number=number,
+        total=total,
         run_start=start,
         run_code=code,
-        run_number=number,
+        run_number=length,
     )

@@ -29,15 +29,8 @@ def plan_again(
         No run in the folder, or one whose input or checkpoint is gone.
     """
     folder = local_path(folder)
-    file = folder / "run.yaml"
-    try:
-        record = yaml.safe_load(file.read_text())
-        source, config = record["input"], record["config"]
-    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
-        raise ConfigError(
-            f"RUN {folder}: holds no readable run.yaml ({error}). Check the path; a run is "
-            f"started by 'emslice segment'."
-        ) from error
+    record = read_record(folder)
+    source, config = record["input"], record["config"]
     method = config["agglomeration"]
     if method["lowest_threshold"] == min(DEFAULT_LOWEST, method["threshold"]):
         method["lowest_threshold"] = None  # it was left to the default, which may change
@@ -47,6 +40,25 @@ def plan_again(
     merged = load_config(None, assignments, options, base=config)
     make = plan_from_raw if source["kind"] == "raw" else plan_from_affinities
     return make(source["url"], folder, merged, resume=True)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what ``run.yaml`` says.
+
+    Raises
+    ------
+    ConfigError
+        No run in the folder.
+    """
+    try:
+        record: dict[str, Any] = yaml.safe_load((folder / "run.yaml").read_text())
+        _ = record["input"]["kind"], record["config"]["agglomeration"]["lowest_threshold"]
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"RUN {folder}: holds no readable run.yaml ({error}). Check the path; a run is "
+            f"started by 'emslice segment'."
+        ) from error
+    return record
 
 
 def release_failed(folder: str | Path) -> list[tuple[str, str]]:

@@ -102,9 +102,9 @@ def segment_affinities(
         is masked.
     threshold : float
         Fragments merge while their score is at least this affinity.
-    linkage : "quantile_max" or "mean"
+    linkage : "quantile_max", "quantile" or "mean"
     quantile : int
-        Percent, for quantile_max.
+        Percent, for quantile_max and quantile.
     dimensions : 2 or 3
         Fragments are made section by section, or in the volume, for isotropic voxels.
     radius : int, optional
@@ -128,7 +128,13 @@ def segment_affinities(
     codes = quantise_array(affinities)
     if radius is None:
         radius = DEFAULT_RADIUS.get(dimensions, RADIUS)
-    parts = oversegment(codes, radius=radius, workers=workers or n_cores(), dimensions=dimensions)
+    parts = oversegment(
+        codes,
+        radius=radius,
+        workers=workers or n_cores(),
+        dimensions=dimensions,
+        histograms=method.needs_histograms,
+    )
     lut = grow(parts, method, lowest_threshold).cut(threshold)
     segments: NDArray[np.uint64] = lut.apply(parts.fragments.ids)[parts.fragments.labels]
     return segments

@@ -35,7 +35,7 @@ def _kilobytes(file: str, name: str) -> int:
     raise KeyError(f"{file} has no {name}")
 
 
-def check_writable(folder: Path, needed: int) -> None:
+def check_writable(folder: Path, needed: int, what: str = "RUN") -> None:
     """Raise `ConfigError` unless a new folder could be made and filled there.
 
     The nearest existing parent is probed with a file that is removed at once.
@@ -49,11 +49,11 @@ def check_writable(folder: Path, needed: int) -> None:
         probe.unlink()
     except OSError as error:
         raise ConfigError(
-            f"RUN {folder}: cannot write to {parent} ({error.strerror}). Choose another folder."
+            f"{what} {folder}: cannot write to {parent} ({error.strerror}). Choose another folder."
         ) from error
     free = shutil.disk_usage(parent).free
     if needed > free:
         raise ConfigError(
-            f"RUN {folder}: the results may take {human_bytes(needed)}, and {human_bytes(free)} "
+            f"{what} {folder}: the results may take {human_bytes(needed)}, and {human_bytes(free)} "
             f"are free on {parent}. Free some space, choose another disk or a smaller --roi."
         )

@@ -19,6 +19,7 @@ from emslice.ledger.fingerprint import fingerprint, volume_identity
 from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.profile import ComputeProfile, resolve_profile
 from emslice.ops.intensity import check_window
+from emslice.ops.linkage import Linkage
 from emslice.service.machine import check_writable, n_cores
 from emslice.service.masking import open_mask
 from emslice.stages import agglomerate, predict
@@ -221,6 +222,8 @@ def _fingerprints(
         facts["dimensions"] = 3
     if mask is not None:  # after prediction, whose results do not depend on it
         facts["mask"] = volume_identity(mask.url)
+    if Linkage(method.linkage).needs_histograms:
+        facts["histograms"] = True  # other linkages must not pay for them: 1 byte a voxel
     stages.append(("fragments", agglomerate.VERSION, facts))
     stages.append(("stitch", agglomerate.VERSION, {}))
     facts = {"linkage": method.linkage, "lowest": method.lowest}

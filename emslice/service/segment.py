@@ -84,7 +84,7 @@ class _Run:
         """All stages, once more for each set of holes, which mostly is none; then the results."""
         plan, ledger, record = self._plan, self._ledger, self._record
         with Supervision(plan.folder, ledger, self._stages.in_order(), []) as supervision:
-            with _executor(plan) as executor:
+            with open_executor(plan) as executor:
                 while not self._run_stages(executor, supervision):
                     self._stages = stages_of(plan, holes_of(self._stages, ledger))
             record.holes = list_holes(self._stages, ledger)
@@ -156,7 +156,7 @@ class _Run:
 
 
 @contextmanager
-def _executor(plan: Plan) -> Iterator[Executor]:
+def open_executor(plan: Plan) -> Iterator[Executor]:
     """One worker is this process; several are processes of their own, on Dask."""
     executor: Executor
     if plan.workers == 1:

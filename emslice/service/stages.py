@@ -37,6 +37,9 @@ BASE_BYTES = 475 * 2**20
 READ_BYTES = 28
 """Of a fragments task, a voxel of its read box (measured: docs/results/blocks.md)."""
 
+HISTOGRAM_BYTES = 16
+"""More of a fragments task, a voxel of its block, where the linkage needs histograms."""
+
 GRAPH_BYTES = 12
 """Of an agglomerate task, a voxel of its block (measured: docs/results/blocks.md)."""
 
@@ -86,7 +89,7 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
     if plan.mask is not None:
         affinities = MaskedAffinities(affinities, plan.mask.url)
         read_bytes += plan.mask.dtype.itemsize + 1
-    prints = dict(plan.fingerprints)
+    prints, linkage = dict(plan.fingerprints), Linkage(method.linkage, method.quantile)
     if holes:
         for name in ("stitch", "cut"):
             prints[name] = fingerprint(name, 1, {"holes": holes.boxes}, prints[name])
@@ -96,12 +99,13 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
 
     fragments = FragmentBlocks(
         frame, affinities, config.fragments.cap, folder("fragments"), prints["fragments"],
-        BASE_BYTES + read_bytes * _read_voxels(frame, config.fragments), holes,
+        BASE_BYTES + read_bytes * _read_voxels(frame, config.fragments)
+        + linkage.needs_histograms * HISTOGRAM_BYTES * voxels, holes, linkage.needs_histograms,
         config.fragments.dimensions,
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
     agglomerate = AgglomerateBlocks(
-        stitch, Linkage(method.linkage, method.quantile), integer_threshold(method.lowest),
+        stitch, linkage, integer_threshold(method.lowest),
         folder("agglomerate"), prints["agglomerate"], BASE_BYTES + GRAPH_BYTES * voxels,
     )  # fmt: skip
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)

@@ -33,15 +33,19 @@ def oversegment(
     radius: int = RADIUS,
     workers: int = 1,
     dimensions: int = 2,
+    histograms: bool = False,
 ) -> Oversegmentation:
     """Fragments of a box, whose faces count as the volume's, and which of them touch.
 
     Parameters
     ----------
     affinity : uint8, shape (3, Z, Y, X)
+    histograms : bool
+        Whether the linkage needs them.
     """
     fragments = make_fragments(affinity, roi, domain, radius, workers, dimensions=dimensions)
-    return Oversegmentation(fragments, extract_edges(affinity, fragments.labels, workers))
+    graph = extract_edges(affinity, fragments.labels, workers, histograms)
+    return Oversegmentation(fragments, graph)
 
 
 def grow(parts: Oversegmentation, linkage: Linkage, lowest_threshold: float) -> MergeTree:

@@ -17,7 +17,6 @@ from emslice.geometry.grid import Index
 from emslice.geometry.octree import Node
 from emslice.ledger.arrays import load_arrays
 from emslice.ledger.merges import load_merges, save_merges
-from emslice.ops.contacts import Contacts
 from emslice.ops.linkage import Linkage
 from emslice.ops.lut import Lut
 from emslice.ops.merge_tree import MergeTree
@@ -140,8 +139,7 @@ class AgglomerateBlocks:
 
     def _leaf(self, node: Node) -> NodeGraph:
         fragments = self.stitched.fragments
-        rows = take(Contacts, fragments.rows(node.index))
-        faces = fragments.faces(node.index)
+        rows, faces = fragments.contacts(node.index), fragments.faces(node.index)
         exits = self.stitched.lut(node)
         return leaf_graph(rows, faces, exits, self.frame.box, self.lowest, self.linkage)
 
@@ -207,7 +205,7 @@ class CutBlocks:
             segments = 0
             if node.level == 0:
                 stitched = self.agglomerated.stitched
-                ids = stitched.fragments.rows(node.index)["ids"][1:]
+                ids = stitched.fragments.ends(node.index)[1][1:]
                 table = stitched.lut(node).then(table)
                 segments = self._count(node, ids, table)
                 table = table.of(np.sort(ids))

@@ -55,6 +55,7 @@ def fragment_block(
     radius: int,
     workers: int = 1,
     dimensions: int = 2,
+    histograms: bool = False,
 ) -> BlockFragments:
     """Fragments of a block and the contacts inside it.
 
@@ -62,10 +63,12 @@ def fragment_block(
     ----------
     affinity : uint8, shape (3, Z, Y, X)
         Codes of the read box: the block and the halo of fragments, as far as the volume goes.
+    histograms : bool
+        Whether the linkage needs them.
     """
     fragments = make_fragments(affinity, read, domain, radius, workers, block, dimensions)
     codes = np.ascontiguousarray(affinity[(slice(None), *within(block, read))])
-    graph = extract_edges(codes, fragments.labels, workers)
+    graph = extract_edges(codes, fragments.labels, workers, histograms)
     labels = fragments.ids[fragments.labels]
     return BlockFragments(
         fragments, contacts_of(graph, fragments.ids), cut_faces(labels, codes, block)
@@ -85,7 +88,8 @@ def join_graph(
     children: Sequence[NodeGraph], box: Roi, roi: Roi, lowest: int, linkage: Linkage
 ) -> NodeGraph:
     """What a node decides, from its children and the contacts across their common faces."""
-    across = base_graph(contacts_between([child.faces for child in children]), linkage)
+    contacts = contacts_between([child.faces for child in children], linkage.needs_histograms)
+    across = base_graph(contacts, linkage)
     parts: list[OpenGraph] = [child.decided.rest for child in children]
     graph = join_graphs([*parts, across], linkage)
     faces = join_faces([child.faces for child in children], box)

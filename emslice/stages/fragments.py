@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from emslice.ledger.arrays import load_arrays
 from emslice.ops.contacts import Contacts, combine
 from emslice.ops.faces import Faces, cut_faces
 from emslice.ops.fragments import fragment_halo
+from emslice.ops.histograms import Histograms
 from emslice.stages.blockwise import fragment_block
 from emslice.stages.holes import INPUTS, Holes
 from emslice.stages.layout import (
@@ -29,6 +30,7 @@ from emslice.stages.layout import (
     load_faces,
     save_faces,
     save_value,
+    take,
 )
 from emslice.stages.masking import MaskedAffinities
 from emslice.stages.tiles import StoredAffinities, TiledAffinities
@@ -46,6 +48,8 @@ class FragmentBlocks:
     fingerprint: str
     peak_bytes: int
     holes: Holes
+    histograms: bool = False
+    """Whether the linkage needs them."""
     dimensions: int = 2
 
     name = "fragments"
@@ -86,12 +90,15 @@ class FragmentBlocks:
             codes = self.affinities.read(read)
             self.holes.mask(codes, read)
             part = fragment_block(
-                codes, read, block, frame.domain, self.radius, dimensions=self.dimensions
-            )
+                codes, read, block, frame.domain, self.radius,
+                dimensions=self.dimensions, histograms=self.histograms,
+            )  # fmt: skip
             volume.write(block, part.labels)
             save_faces(self.file(index, "faces"), part.faces)
             save_value(self.file(index, "rows"), part.rows, exits=part.fragments.exits,
                        ids=part.fragments.ids)  # fmt: skip
+            if self.histograms:
+                save_value(self.file(index, "histograms"), part.rows.histograms)
             return {
                 "fragments": part.fragments.n_roots,
                 "edges": len(part.rows),
@@ -115,16 +122,25 @@ class FragmentBlocks:
             yield key_of(index), self.inputs(index)
 
     def file(self, index: Index, kind: str) -> Path:
-        """Where a block keeps its faces or its rows, exits and ids."""
+        """Where a block keeps its faces, its rows, exits and ids, or its histograms."""
         return Path(self.folder) / "blocks" / key_of(index) / f"{kind}.npz"
 
-    def rows(self, index: Index) -> dict[str, NDArray[Any]]:
-        """Columns of a block's rows, its exits and its ids; those of a masked one in a hole."""
-        if index not in self.holes.blocks:
-            return load_arrays(self.file(index, "rows"))
-        nothing = np.zeros(0, np.uint64)
-        columns = {f.name: getattr(combine([]), f.name) for f in fields(Contacts)}
-        return {**columns, "exits": nothing, "ids": np.zeros(1, np.uint64)}
+    def ends(self, index: Index) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Exits of a block, and ids: 0, then those of its roots and exits; of a hole, of none."""
+        if index in self.holes.blocks:
+            return np.zeros(0, np.uint64), np.zeros(1, np.uint64)
+        arrays = load_arrays(self.file(index, "rows"))
+        return arrays["exits"], arrays["ids"]
+
+    def contacts(self, index: Index) -> Contacts:
+        """Rows of a block, with histograms if the linkage needs them; of a hole, none."""
+        if index in self.holes.blocks:
+            return combine([])
+        rows = take(Contacts, load_arrays(self.file(index, "rows")))
+        if not self.histograms:
+            return rows
+        own = take(Histograms, load_arrays(self.file(index, "histograms")))
+        return replace(rows, histograms=own)
 
     def faces(self, index: Index) -> Faces:
         """Faces of a block; all 0 in a hole."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from emslice.geometry.octree import Node, Octree
 from emslice.ledger.arrays import load_arrays, save_arrays
 from emslice.ops.contacts import Contacts
 from emslice.ops.faces import AXES, Faces
+from emslice.ops.histograms import Histograms
 from emslice.ops.lut import Lut
 from emslice.ops.open_graph import OpenGraph
 from emslice.volumes import create_volume
@@ -102,17 +103,25 @@ def load_faces(path: Path, box: Roi) -> Faces:
     return Faces(box, lower, codes, upper)
 
 
-def save_value(path: Path, value: Contacts | OpenGraph | Lut, **more: NDArray[Any]) -> None:
-    """Write the columns of a table, and more arrays beside them."""
-    save_arrays(path, **{f.name: getattr(value, f.name) for f in fields(value)}, **more)
+def save_value(
+    path: Path, value: Contacts | Histograms | OpenGraph | Lut, **more: NDArray[Any]
+) -> None:
+    """Write the columns of a table, and more arrays beside them; histograms go to another file."""
+    save_arrays(path, **{f.name: getattr(value, f.name) for f in _columns(value)}, **more)
 
 
-T = TypeVar("T", Contacts, OpenGraph, Lut)
+T = TypeVar("T", Contacts, Histograms, OpenGraph, Lut)
 
 
 def take(kind: type[T], arrays: dict[str, NDArray[Any]]) -> T:
     """Table of a kind from the arrays of a file."""
-    return kind(**{f.name: arrays[f.name] for f in fields(kind)})
+    columns: dict[str, Any] = {f.name: arrays[f.name] for f in _columns(kind)}
+    return kind(**columns)
+
+
+def _columns(table: Any) -> list[Field[Any]]:
+    """Fields of a table that are arrays; its histograms are a table of their own."""
+    return [f for f in fields(table) if f.name != "histograms"]
 
 
 def empty_lut() -> Lut:

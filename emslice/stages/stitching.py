@@ -82,7 +82,7 @@ class StitchBlocks:
     def _load(self, node: Node) -> stitch.Stitch:
         box = self.fragments.frame.octree.box(node)
         if node.level == 0:
-            exits = self.fragments.rows(node.index)["exits"]
+            exits, _ = self.fragments.ends(node.index)
             return stitch.leaf(exits, self.fragments.faces(node.index))
         arrays = load_arrays(self._file("up", node, "links"))
         faces = load_faces(self._file("up", node, "faces"), box)
@@ -95,11 +95,10 @@ class StitchBlocks:
         if parent is not None:
             above = self.lut(parent)
             links = take(Lut, load_arrays(self._file("up", parent, "links")))
-            exits = (
-                self.fragments.rows(node.index)
-                if node.level == 0
-                else load_arrays(self._file("up", node, "links"))
-            )["exits"]
+            if node.level == 0:
+                exits, _ = self.fragments.ends(node.index)
+            else:
+                exits = load_arrays(self._file("up", node, "links"))["exits"]
             exits.sort()
             table = stitch.resolve_down(links, above).of(exits)
         save_value(self._file("down", node, "lut"), table)

@@ -9,7 +9,7 @@ import yaml
 import emslice
 from emslice.geometry.boxes import Roi
 from emslice.ledger.merges import load_merges
-from emslice.volumes import open_volume
+from emslice.volumes import create_volume, open_volume
 from emslice.volumes.digest import digest_array
 
 
@@ -87,16 +87,34 @@ def test_the_record_says_what_was_done(run, raw, small_checkpoint, tmp_path):
     assert (tmp_path / "run/preview.png").stat().st_size > 0
 
 
-def test_another_threshold_changes_only_the_last_fingerprint(run, raw, small_checkpoint, tmp_path):
+def changed_stages(run, folder, *options):
+    """Stages whose fingerprint an option changes, from stored affinities."""
+    codes = np.random.default_rng(5).integers(0, 256, (3, 2, 30, 40)).astype(np.uint8)
+    stored = create_volume(folder / "codes.zarr", shape=codes.shape[1:], dtype=np.uint8, channels=3)
+    stored.write(stored.roi, codes)
     prints = []
-    for name, threshold in (("a", 0.5), ("b", 0.6)):
-        run("segment", raw.url, tmp_path / name, "--checkpoint", small_checkpoint,
-            "--threshold", threshold, "--workers", "1")  # fmt: skip
-        stages = yaml.safe_load((tmp_path / name / "run.yaml").read_text())["stages"]
+    for name, extra in (("a", ()), ("b", options)):
+        given = ("--from-affinities", stored.url, "--workers", "1")
+        answer = run("segment", *given, folder / name, *extra)
+        assert answer.code == 0, answer.err
+        stages = yaml.safe_load((folder / name / "run.yaml").read_text())["stages"]
         del stages["digest"]  # no result of its own
         prints.append({stage: facts["fingerprint"] for stage, facts in stages.items()})
-    changed = {stage for stage in prints[0] if prints[0][stage] != prints[1][stage]}
-    assert changed == {"cut", "relabel"}
+    return {stage for stage in prints[0] if prints[0][stage] != prints[1][stage]}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--threshold", "0.6"), {"cut", "relabel"}),
+        (("--linkage", "mean"), {"agglomerate", "cut", "relabel"}),
+        (("--set", "agglomeration.quantile=30"), {"agglomerate", "cut", "relabel"}),
+        # Only this linkage needs histograms, and only its runs pay for them.
+        (("--linkage", "quantile"), {"fragments", "stitch", "agglomerate", "cut", "relabel"}),
+    ],
+)
+def test_an_option_changes_only_the_stages_that_depend_on_it(run, tmp_path, options, expected):
+    assert changed_stages(run, tmp_path, *options) == expected
 
 
 @pytest.mark.parametrize(
@@ -129,8 +147,6 @@ def test_dropped_affinities_leave_no_tile_and_kept_ones_one_volume(
 
 
 def test_a_wholly_masked_box_is_a_warning(run, tmp_path, small_checkpoint):
-    from emslice.volumes import create_volume
-
     volume = create_volume(tmp_path / "blank.zarr", shape=(3, 40, 50), dtype=np.uint8)
     answer = run("segment", volume.url, tmp_path / "run", "--checkpoint", small_checkpoint,
                  "--workers", "1")  # fmt: skip
@@ -158,8 +174,6 @@ def test_json_lines_tell_stages_and_end_with_the_record(run, raw, small_checkpoi
 def test_a_resolution_that_does_not_fit_is_a_warning_with_the_factor(
     run, small_checkpoint, tmp_path
 ):
-    from emslice.volumes import create_volume
-
     volume = create_volume(
         tmp_path / "coarse.zarr", shape=(2, 20, 30), dtype=np.uint8, resolution_nm=(40, 8, 8)
     )

@@ -43,7 +43,10 @@ def test_the_radius_follows_the_dimensions_unless_it_is_given():
         ("predct.tile=512", "Did you mean"),
         ("agglomeration.threshold=1.5", "agglomeration.threshold.*less than or equal to 1.*1.5"),
         ("agglomeration.threshold=.nan", "agglomeration.threshold"),
-        ("agglomeration.linkage=median", "agglomeration.linkage.*'mean' or 'quantile_max'"),
+        (
+            "agglomeration.linkage=median",
+            "linkage.*'mean', 'quantile_max' or 'quantile'",
+        ),
         ("agglomeration.lowest_threshold=0.9", "lowest_threshold 0.9 is above threshold 0.5"),
         ("predict.tile=100", "predict.tile"),
         ("predict.tile=520", "predict.tile.*multiple of 16"),

@@ -200,7 +200,13 @@ def test_another_threshold_does_only_the_last_stages_again(desk):
 
 
 @pytest.mark.parametrize(
-    "change", [("--linkage", "mean"), ("--set", "fragments.radius=5"), ("--set", "block=[5,40,33]")]
+    "change",
+    [
+        ("--linkage", "mean"),
+        ("--linkage", "quantile"),
+        ("--set", "fragments.radius=5"),
+        ("--set", "block=[5,40,33]"),
+    ],
 )
 def test_changed_parameters_give_what_a_new_run_gives(desk, change):
     folder, checkpoint, _ = desk

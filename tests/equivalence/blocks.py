@@ -20,8 +20,9 @@ def segment_in_blocks(
     grid = BlockGrid(roi, Coordinate(block_shape))
     tree = Octree(grid)
     levels = range(1, tree.root.level + 1)
+    counted = linkage.needs_histograms
     parts = {
-        index: make_part(affinity, grid, index, roi, domain, radius, dimensions) for index in grid
+        i: make_part(affinity, grid, i, roi, domain, radius, dimensions, counted) for i in grid
     }
 
     stitched = {
@@ -67,12 +68,14 @@ def segment_in_blocks(
     return segmentation, merges
 
 
-def make_part(affinity, grid, index, roi, domain, radius, dimensions):
+def make_part(affinity, grid, index, roi, domain, radius, dimensions, histograms):
     block = grid.block(index)
     halo = (0, radius, radius) if dimensions == 2 else (radius, radius, radius)
     read = grid.read(index, halo)
     codes = np.ascontiguousarray(affinity[(slice(None), *within(read, roi))])
-    return fragment_block(codes, read, block, domain, radius, dimensions=dimensions)
+    return fragment_block(
+        codes, read, block, domain, radius, dimensions=dimensions, histograms=histograms
+    )
 
 
 def walk_down(tree, tables, step):
@@ -88,7 +91,9 @@ def whole(affinity, roi, domain, linkage, threshold, lowest, radius, dimensions=
     """The same by the kernels for a volume in memory."""
     from emslice.stages.agglomerate import grow, oversegment
 
-    parts = oversegment(affinity, roi, domain, radius, dimensions=dimensions)
+    parts = oversegment(
+        affinity, roi, domain, radius, dimensions=dimensions, histograms=linkage.needs_histograms
+    )
     tree = grow(parts, linkage, lowest)
     segments = tree.cut(threshold).apply(parts.fragments.ids)[parts.fragments.labels]
     rows = zip(tree.child, tree.parent, tree.score, strict=True)

@@ -23,6 +23,9 @@ facts = {
             Linkage("quantile_max"),
             Linkage("quantile_max", 0),
             Linkage("quantile_max", 80),
+            Linkage("quantile"),
+            Linkage("quantile", 0),
+            Linkage("quantile", 80),
         ]
     ),
     "lowest": st.sampled_from([0.0, 0.1, 0.3, 0.5]),

@@ -27,7 +27,7 @@ for seed in range(150 if dimensions == 2 else 60):
         codes = np.maximum(codes, (rng.random((3, *shape)) < 0.9) * np.uint8(200))
     roi, domain = roi_in(shape, (0, 0, 0), (0, 0, 0))
     block = tuple(int(n) for n in rng.integers(2, 8, 3))
-    for linkage in (Linkage("mean"), Linkage("quantile_max", 25), Linkage()):
+    for linkage in (Linkage("mean"), Linkage("quantile_max", 25), Linkage(), Linkage("quantile")):
         method = (linkage, 0.5, 0.1, 3, dimensions)
         blocks, merges = segment_in_blocks(codes, roi, domain, block, *method)
         segments, all_merges = whole(codes, roi, domain, *method)
@@ -67,9 +67,21 @@ def outcome(tmp_path, file, good, bad, dimensions=2):
             id="a base pair seen twice does not take the maximum",
         ),
         pytest.param(
+            "emslice/ops/open_graph.py",
+            'adds = linkage.name != "quantile_max"',
+            "adds = True",
+            id="union where combine belongs",
+        ),
+        pytest.param(
+            "emslice/ops/histograms.py",
+            "np.add.reduceat(number, first",
+            "np.maximum.reduceat(number, first",
+            id="histograms of a pair seen twice do not add",
+        ),
+        pytest.param(
             "emslice/ops/merging.py",
-            "rank[winner] = max(rank[winner], rank[loser])",
-            "rank[winner] = min(rank[winner], rank[loser])",
+            "worse = min(key[winner]",
+            "worse = max(key[winner]",
             id="the better tie is kept",
         ),
         pytest.param(

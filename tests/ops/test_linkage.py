@@ -1,54 +1,54 @@
+from collections import Counter
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, find, given, settings
 from hypothesis import strategies as st
 from reference.agglomeration import hash_of, splitmix64
 from reference.strategies import graph_of, id_lists, linkages, multigraphs
 
 from emslice.errors import ConfigError
 from emslice.ops.linkage import (
+    LINKAGES,
     SCALE,
     Linkage,
-    Rows,
     base_rows,
     hash_pairs,
+    histogram_rows,
     integer_threshold,
-    tie_ranks,
+    mean_rows,
+    tie_order,
 )
-from emslice.ops.merging import score_of, union_rows
+from emslice.ops.merging import gather_runs, score_of, union_rows
 
 words = st.integers(0, 2**64 - 1)
-# A base pair: contacts, total, largest code. Many contacts: means closer than a floor.
+# A base pair: {code: number}. Many contacts: means closer than a floor, and sums near 2^63.
 levels = st.sampled_from([0, 60, 61, 255])
-contacts = st.sampled_from([1, 2, 3, 2**18, 2**18 + 1])
-pairs = st.tuples(contacts, levels, st.sampled_from([0, 1])).flatmap(
-    lambda p: st.tuples(st.just(p[0]), st.just(p[0] * p[1] // 2 + p[2]), levels)
-)
+numbers = st.sampled_from([1, 2, 3, 2**18, 2**18 + 1, 2**47, 2**50 + 1])
+pairs = st.dictionaries(levels, numbers, min_size=1, max_size=3)
 groups = st.lists(pairs, min_size=1, max_size=5)
 
 
 def rows_of(base, linkage):
-    """Rows of base pairs (contacts, total, highest), one each."""
-    base = [(k + 1, k + 2, n, total, highest) for k, (n, total, highest) in enumerate(base)]
-    return base_rows(graph_of(base), linkage)
+    """Rows of base pairs, one each."""
+    return base_rows(graph_of([(k + 1, k + 2, codes) for k, codes in enumerate(base)]), linkage)
 
 
-def fold(rows, first, others):
+def fold(linkage, rows, first, others):
     """Union of rows into ``first``."""
     for other in others:
-        union_rows(first, other, rows)
+        union_rows(linkage.name == "mean", first, other, rows)
 
 
-def statistics(rows, edge):
-    """All a row knows: number, sum, and its codes one by one."""
-    found, link = [], rows.run[edge]
-    while link >= 0:
-        found += [int(rows.run_code[link])] * int(rows.run_number[link])
-        link = rows.run_next[link]
-    return int(rows.number[edge]), int(rows.total[edge]), found
+def statistics(linkage, rows, edge):
+    """All a row knows: number, and the sum or the runs (code, number)."""
+    number, total = rows.pair[edge].tolist()
+    if linkage.name == "mean":
+        return number, total
+    _, codes, numbers = gather_runs(np.array([edge]), rows)
+    return number, list(zip(codes.tolist(), numbers.tolist(), strict=True))
 
 
 def score(linkage, rows, edge):
@@ -88,80 +88,135 @@ def test_the_hash_is_that_of_the_published_generator():
 
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(graph=multigraphs(), data=st.data())
-def test_tie_ranks_follow_contacts_then_hash_then_ids(graph, data):
+def test_ties_follow_contacts_then_hash_then_ids(graph, data):
     n, rows = graph
     table, ids = graph_of(rows), data.draw(id_lists(n))
     named = ids[table.edges].tolist()
     keys = [
         (-c, hash_of(u, v), u, v) for c, (u, v) in zip(table.contacts.tolist(), named, strict=True)
     ]
-    expected = [sorted(keys).index(key) for key in keys]
-    assert tie_ranks(table, ids).tolist() == expected
+    expected = [keys.index(key) for key in sorted(keys)]
+    assert tie_order(ids[table.edges], table.contacts).tolist() == expected
 
 
 def test_equal_hashes_fall_back_to_the_smaller_ids(monkeypatch):
     monkeypatch.setattr("emslice.ops.linkage.hash_pairs", lambda u, v: np.zeros(len(u), np.uint64))
-    graph = graph_of([(2, 3, 1, 5, 5), (1, 3, 1, 5, 5), (1, 2, 1, 5, 5), (3, 4, 2, 5, 5)])
-    assert tie_ranks(graph, np.arange(5, dtype=np.uint64)).tolist() == [1, 2, 3, 0]
+    pairs = np.array([(2, 3), (1, 3), (1, 2), (3, 4)], np.uint64)
+    assert tie_order(pairs, np.array([1, 1, 1, 2])).tolist() == [3, 2, 1, 0]
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(st.lists(st.sampled_from([1, 2, 2**40, 2**62, 2**63 - 1]), max_size=12), words)
+def test_huge_contacts_leave_the_order_of_ties_as_it_is(contacts, seed):
+    # So many contacts leave no room for a hash beside them in one integer.
+    pairs = np.random.default_rng(seed).integers(0, 2**63, (len(contacts), 2)).astype(np.uint64)
+    keys = [(-c, hash_of(u, v), u, v) for c, (u, v) in zip(contacts, pairs.tolist(), strict=True)]
+    found = tie_order(pairs, np.array(contacts, np.int64)).tolist()
+    assert [keys[e] for e in found] == sorted(keys)
 
 
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(base=groups, linkage=linkages)
 def test_a_score_is_its_definition(base, linkage):
     rows = rows_of(base, linkage)
-    fold(rows, 0, range(1, len(base)))
-    highest = sorted(h for _, _, h in base)
-    mean = Fraction(sum(t for _, t, _ in base), sum(n for n, _, _ in base))
-    at_rank = highest[floor(Fraction(linkage.quantile * len(highest), 100))]
-    expected = floor(mean * 2**16) if linkage.name == "mean" else at_rank * 2**16
+    fold(linkage, rows, 0, range(1, len(base)))
+    all_codes = sum(map(Counter, base), Counter())
+    n = all_codes.total()
+    if linkage.name == "mean":
+        expected = (sum(code * m for code, m in all_codes.items()) << 16) // n
+    else:
+        counts = all_codes if linkage.needs_histograms else Counter(map(max, base))
+        expected = code_at(counts, linkage.quantile * counts.total() // 100) << 16
     assert score(linkage, rows, 0) == expected
+
+
+def code_at(counts, rank):
+    """Code with ``rank`` others below it in order."""
+    for code in sorted(counts):
+        rank -= counts[code]
+        if rank < 0:
+            return code
+    raise IndexError
 
 
 @pytest.mark.parametrize("quantile", [0, 1, 50, 99])
 def test_ranks_of_petavoxel_numbers_do_not_leave_their_integers(quantile):
     low, high = 2**59 + 7, 2**60 + 1
-    rows = Rows(
-        np.array([low + high]),
-        np.zeros(1, np.int64),
-        np.zeros(1, np.int32),
-        np.array([3, 200], np.uint8),
-        np.array([low, high]),
-        np.array([1, -1], np.int32),
-    )
+    numbers, codes = np.array([low, high]), np.array([3, 200], np.uint8)
+    rows = histogram_rows(np.array([low + high]), np.array([0, 2]), codes, numbers)
     at_rank = 3 if quantile * (low + high) // 100 < low else 200
     assert score(Linkage("quantile_max", quantile), rows, 0) == at_rank << 16
 
 
-def law_holds(linkage, one, two, ranks, kept):
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(number=st.integers(1, 2**63 - 1), total=st.integers(0, 2**63 - 1))
+@example(number=2**39, total=255 * 2**39)  # total << 16 has 63 bits
+@example(number=2**62 + 1, total=2**63 - 1)
+@example(number=2**55 - 1, total=255 * (2**55 - 1))
+@example(number=3, total=2**47)
+@example(number=3, total=2**47 - 1)
+def test_means_of_any_64_bit_sums_are_exact(number, total):
+    if total > 255 * number:  # no mean of codes
+        number, total = total, number
+    rows = mean_rows(np.array([number]), np.array([total]))
+    assert score(Linkage("mean"), rows, 0) == (total << 16) // number
+
+
+def law_holds(linkage, one, two, ranks, kept=max, score=score):
     """Reducibility of two groups of base pairs; ``kept`` chooses the rank of a union."""
     rows = rows_of(one + two, linkage)
     second = len(one)
-    fold(rows, 0, range(1, second))
-    fold(rows, second, range(second + 1, len(one + two)))
+    fold(linkage, rows, 0, range(1, second))
+    fold(linkage, rows, second, range(second + 1, len(one + two)))
     first_rank, second_rank = kept(ranks[:second]), kept(ranks[second : len(one + two)])
     keys = [
         (score(linkage, rows, 0), -first_rank),
         (score(linkage, rows, second), -second_rank),
     ]
-    fold(rows, 0, [second])
+    fold(linkage, rows, 0, [second])
     return (score(linkage, rows, 0), -kept([first_rank, second_rank])) <= max(keys)
 
 
 ten_ranks = st.permutations(range(10))
+by_value = pytest.mark.parametrize("name", LINKAGES)
+percentages = st.sampled_from([0, 1, 25, 50, 75, 99])
 
 
+@by_value
 @settings(max_examples=300, derandomize=True, deadline=None)
-@given(linkage=linkages, one=groups, two=groups, ranks=ten_ranks)
-def test_a_union_is_never_above_the_better_of_its_parts(linkage, one, two, ranks):
-    assert law_holds(linkage, one, two, ranks, kept=max)
+@given(quantile=percentages, one=groups, two=groups, ranks=ten_ranks)
+def test_a_union_is_never_above_the_better_of_its_parts(name, quantile, one, two, ranks):
+    assert law_holds(Linkage(name, quantile), one, two, ranks)
+
+
+def sum_of_codes(linkage, rows, edge):
+    """A score that grows with contacts: no linkage."""
+    _, known = statistics(linkage, rows, edge)
+    return known if linkage.name == "mean" else sum(code * number for code, number in known)
+
+
+@by_value
+@pytest.mark.parametrize(
+    "fault", [{"kept": min}, {"score": sum_of_codes}], ids=["the better rank is kept", "a sum"]
+)
+def test_a_linkage_that_breaks_the_law_is_found(name, fault):
+    cases = st.tuples(percentages, groups, groups, ten_ranks)
+    few = settings(max_examples=5000, derandomize=True, deadline=None, database=None)
+
+    def breaks(case):
+        quantile, *rest = case
+        return not law_holds(Linkage(name, quantile), *rest, **fault)
+
+    assert breaks(find(cases, breaks, settings=few))
 
 
 @pytest.mark.parametrize("quantile", [25, 50, 75])
-def test_a_quantile_that_keeps_the_better_rank_breaks_the_law(quantile):
-    linkage = Linkage("quantile_max", quantile)
+@pytest.mark.parametrize("name", ["quantile_max", "quantile"])
+def test_a_quantile_that_keeps_the_better_rank_breaks_the_law(name, quantile):
+    linkage = Linkage(name, quantile)
     # One pair of code 0 and the best rank joins seven of code 255: the score stays at 255.
-    one, two, ranks = [(1, 0, 255)] * 7, [(1, 0, 0)], [1, 2, 3, 4, 5, 6, 7, 0]
-    assert law_holds(linkage, one, two, ranks, kept=max)
+    one, two, ranks = [{255: 1}] * 7, [{0: 1}], [1, 2, 3, 4, 5, 6, 7, 0]
+    assert law_holds(linkage, one, two, ranks)
     assert not law_holds(linkage, one, two, ranks, kept=min)
 
 
@@ -171,8 +226,8 @@ def test_union_does_not_depend_on_order(linkage, base):
     def joined(steps):
         rows = rows_of(base, linkage)
         for winner, loser in steps:
-            union_rows(winner, loser, rows)
-        return statistics(rows, steps[-1][0])
+            union_rows(linkage.name == "mean", winner, loser, rows)
+        return statistics(linkage, rows, steps[-1][0])
 
     orders = [[(0, 1), (0, 2)], [(1, 2), (0, 1)], [(2, 1), (2, 0)], [(1, 0), (2, 1)]]
     assert len({str(joined(steps)) for steps in orders}) == 1
@@ -181,9 +236,12 @@ def test_union_does_not_depend_on_order(linkage, base):
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(base=groups)
 def test_a_union_holds_every_maximum_once(base):
-    rows = rows_of(base, Linkage("quantile_max"))
-    fold(rows, 0, range(1, len(base)))
-    assert statistics(rows, 0)[2] == sorted(h for _, _, h in base)
+    linkage = Linkage("quantile_max")
+    rows = rows_of(base, linkage)
+    fold(linkage, rows, 0, range(1, len(base)))
+    number, runs = statistics(linkage, rows, 0)
+    assert number == len(base)
+    assert runs == sorted(Counter(map(max, base)).items())
 
 
 @pytest.mark.parametrize("quantile", [-1, 100, 1000])
@@ -193,5 +251,5 @@ def test_a_quantile_without_a_rank_is_refused(quantile):
 
 
 def test_an_unknown_linkage_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'median'.*mean, quantile_max"):
+    with pytest.raises(ConfigError, match=r"'median'.*mean, quantile_max, quantile"):
         Linkage("median")

@@ -8,7 +8,7 @@ from reference.strategies import graph_of, id_lists, linkages, multigraphs
 from emslice.errors import ConfigError
 from emslice.ops.agglomerate import agglomerate
 from emslice.ops.linkage import Linkage, integer_threshold
-from emslice.ops.merge_tree import merge_tree
+from emslice.ops.merge_tree import MergeTree, join_trees, merge_tree
 
 default = settings(max_examples=100, derandomize=True, deadline=None)
 
@@ -62,7 +62,7 @@ def test_a_higher_threshold_only_splits(graph, linkage):
 
 
 def test_cutting_twice_gives_the_same():
-    graph = graph_of([(1, 2, 1, 200, 200), (2, 3, 1, 150, 150), (3, 4, 1, 100, 100)])
+    graph = graph_of([(1, 2, {200: 1}), (2, 3, {150: 1}), (3, 4, {100: 1})])
     ids = np.array([0, 5, 9, 2**40, 2**63], np.uint64)
     tree = tree_of(graph, ids, 0.25, Linkage("mean"))
     assert tree.cut(0.5).apply(ids).tolist() == [0, 5, 5, 5, 2**63]
@@ -72,16 +72,43 @@ def test_cutting_twice_gives_the_same():
 
 def test_a_score_at_the_threshold_is_merged_by_the_cut():
     ids = np.arange(4, dtype=np.uint64)
-    tree = tree_of(graph_of([(1, 2, 1, 128, 128), (2, 3, 1, 127, 127)]), ids, 0.25, Linkage())
+    tree = tree_of(graph_of([(1, 2, {128: 1}), (2, 3, {127: 1})]), ids, 0.25, Linkage())
     assert tree.cut(0.5).apply(ids).tolist() == [0, 1, 1, 3]
 
 
 def test_below_the_lowest_threshold_is_refused_with_both_numbers():
-    tree = tree_of(graph_of([(1, 2, 1, 9, 9)]), np.arange(3, dtype=np.uint64), 0.3, Linkage())
+    tree = tree_of(graph_of([(1, 2, {9: 1})]), np.arange(3, dtype=np.uint64), 0.3, Linkage())
     with pytest.raises(ConfigError, match=r"0\.25.*0\.3"):
         tree.cut(0.25)
 
 
 def test_the_lowest_threshold_itself_can_be_cut():
-    tree = tree_of(graph_of([(1, 2, 1, 99, 99)]), np.arange(3, dtype=np.uint64), 0.3, Linkage())
+    tree = tree_of(graph_of([(1, 2, {99: 1})]), np.arange(3, dtype=np.uint64), 0.3, Linkage())
     assert tree.cut(0.3).apply(np.arange(3, dtype=np.uint64)).tolist() == [0, 1, 1]
+
+
+@default
+@given(graph=graphs(), linkage=linkages, threshold=st.floats(0.125, 0.999), seed=st.integers(0, 99))
+def test_the_tree_of_some_ids_cuts_those_ids_as_the_whole_tree_does(
+    graph, linkage, threshold, seed
+):
+    _, ids = graph
+    tree = tree_of(*graph, 0.125, linkage)
+    some = ids[np.random.default_rng(seed).random(len(ids)) < 0.3]
+    part = tree.of(some)
+    expected = tree.cut(threshold).apply(some)
+    np.testing.assert_array_equal(part.cut(threshold).apply(some), expected)
+    for child in part.child:  # no more than needed: each is on the way up from one of them
+        assert (tree.cut(0.125).apply(some) == tree.cut(0.125).apply(child[None])).any()
+
+
+@default
+@given(graph=graphs(), linkage=linkages, seed=st.integers(0, 99))
+def test_pieces_of_a_tree_join_to_the_tree(graph, linkage, seed):
+    tree = tree_of(*graph, 0.125, linkage)
+    piece = np.random.default_rng(seed).integers(0, 3, len(tree.child))
+    columns = (tree.child, tree.parent, tree.score)
+    pieces = [MergeTree(*(c[piece == k] for c in columns), tree.lowest) for k in (2, 0, 1)]
+    joined = join_trees(pieces)
+    for name in ("child", "parent", "score"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(tree, name))

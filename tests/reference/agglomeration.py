@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
+from reference.region_graph import codes_of
+
 MASK = 2**64 - 1
 
 
@@ -28,8 +30,11 @@ def hash_of(u, v):
 class Row:
     """One pair of clusters and what is known of it."""
 
-    samples: list
-    """Of the quantile: the maxima of the base pairs, sorted."""
+    maxima: list
+    """Largest codes of the base pairs, sorted."""
+
+    codes: list
+    """Codes of all contacts, sorted."""
 
     total: int
     contacts: int
@@ -39,15 +44,16 @@ class Row:
     def union(self, other, better_tie=False):
         """Two pairs that became one."""
         tie = (min if better_tie else max)(self.tie, other.tie)
-        samples = sorted(self.samples + other.samples)
-        return Row(samples, self.total + other.total, self.contacts + other.contacts, tie)
+        maxima, codes = sorted(self.maxima + other.maxima), sorted(self.codes + other.codes)
+        return Row(maxima, codes, self.total + other.total, self.contacts + other.contacts, tie)
 
 
 def make_score(linkage, exact=False):
     """Function from a row to its score, a Fraction; a mean is floored to 2^-16 of a code."""
 
     def quantile(row):
-        return Fraction(row.samples[floor(Fraction(linkage.quantile * len(row.samples), 100))], 256)
+        samples = row.maxima if linkage.name == "quantile_max" else row.codes
+        return Fraction(samples[floor(Fraction(linkage.quantile * len(samples), 100))], 256)
 
     def mean(row):
         codes = Fraction(row.total, row.contacts)
@@ -60,9 +66,10 @@ def rows_of(graph, ids):
     """Dict of (u, v), dense numbers, to the row of a base pair."""
     rows = {}
     columns = (graph.edges, graph.contacts, graph.total, graph.highest)
-    for (u, v), n, total, highest in zip(*(c.tolist() for c in columns), strict=True):
+    codes = codes_of(graph.histograms) or [[]] * len(graph)
+    for (u, v), n, total, highest, own in zip(*(c.tolist() for c in columns), codes, strict=True):
         a, b = int(ids[u]), int(ids[v])
-        rows[u, v] = Row([highest], total, n, (-n, hash_of(a, b), a, b))
+        rows[u, v] = Row([highest], own, total, n, (-n, hash_of(a, b), a, b))
     return rows
 
 

@@ -17,8 +17,21 @@ def contacts_of(affinity, labels):
     return found
 
 
+def codes_of(histograms):
+    """Codes of all contacts of each row, sorted: a list of lists of integers."""
+    found, place = [], 0
+    for size in histograms.size.tolist():
+        here = slice(place, place + size)
+        runs = zip(histograms.code[here].tolist(), histograms.number[here].tolist(), strict=True)
+        found.append([code for code, number in runs for _ in range(number)])
+        place += size
+    assert place == len(histograms.code) == len(histograms.number)
+    return found
+
+
 def as_dict(graph):
-    """A `RegionGraph` as a dict of (u, v) to (contacts, total, highest)."""
+    """A `RegionGraph` as a dict of (u, v) to (contacts, total, highest, codes or [])."""
     columns = (graph.contacts, graph.total, graph.highest)
-    rows = zip(*(c.tolist() for c in columns), strict=True)
+    codes = codes_of(graph.histograms) or [[]] * len(graph)
+    rows = zip(*(c.tolist() for c in columns), codes, strict=True)
     return dict(zip(map(tuple, graph.edges.tolist()), rows, strict=True))

@@ -1,8 +1,11 @@
 """Random small inputs with heavy ties, in shapes where a transposed axis shows."""
 
+from collections import Counter
+
 import numpy as np
 from hypothesis import strategies as st
 
+from emslice.ops.histograms import histograms_of
 from emslice.ops.linkage import Linkage
 from emslice.ops.region_graph import RegionGraph, combine
 
@@ -19,7 +22,8 @@ PALETTES = [
 
 some_shapes, some_palettes = st.sampled_from(SHAPES), st.sampled_from(PALETTES)
 linkages = st.sampled_from(
-    [Linkage("mean"), *(Linkage("quantile_max", q) for q in (0, 25, 50, 75, 99))]
+    [Linkage("mean")]
+    + [Linkage(name, q) for name in ("quantile_max", "quantile") for q in (0, 25, 50, 75, 99)]
 )
 thresholds = st.sampled_from([0.0, 0.125, 0.3, 0.5, 0.75, 0.99])
 
@@ -32,15 +36,21 @@ def codes(draw, shapes=some_shapes, palettes=some_palettes):
 
 
 def graph_of(rows):
-    """`RegionGraph` of (u, v, contacts, total, highest); equal pairs are combined."""
+    """`RegionGraph` of (u, v, {code: number}); equal pairs are combined."""
     parts = [
         RegionGraph(
-            np.array([sorted(row[:2])], np.int32),
-            np.array([row[2]], np.int64),
-            np.array([row[3]], np.int64),
-            np.array([row[4]], np.uint8),
+            np.array([sorted((u, v))], np.int32),
+            np.array([sum(codes.values())], np.int64),
+            np.array([sum(code * number for code, number in codes.items())], np.int64),
+            np.array([max(codes)], np.uint8),
+            histograms_of(
+                np.zeros(len(codes), np.int64),
+                np.array(sorted(codes), np.uint8),
+                np.array([codes[code] for code in sorted(codes)], np.int64),
+                1,
+            ),
         )
-        for row in rows
+        for u, v, codes in rows
     ]
     nothing = np.zeros(0, np.int64)
     empty = RegionGraph(np.zeros((0, 2), np.int32), nothing, nothing, nothing.astype(np.uint8))
@@ -49,15 +59,15 @@ def graph_of(rows):
 
 @st.composite
 def multigraphs(draw, max_nodes=14, max_rows=40):
-    """Number of nodes and rows (u, v, contacts, total, highest), pairs repeated, few levels."""
+    """Number of nodes and rows (u, v, {code: number}), pairs repeated, few levels."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n, n_rows = draw(st.integers(2, max_nodes)), draw(st.integers(0, max_rows))
     levels = random.integers(0, 256, draw(st.integers(1, 6)))
     rows = []
     for _ in range(n_rows):
         u, v = (int(k) for k in random.choice(np.arange(1, n + 1), 2, replace=False))
-        contacts, highest = int(random.integers(1, 4)), int(random.choice(levels))
-        rows.append((u, v, contacts, highest + (contacts - 1) * int(levels.min()), highest))
+        codes = random.choice(levels, random.integers(1, 4))
+        rows.append((u, v, Counter(codes.tolist())))
     return n, rows
 
 

@@ -11,6 +11,7 @@ from emslice.geometry.lattice import TileLattice
 from emslice.models.checkpoint import load_checkpoint
 from emslice.models.predictor import Predictor
 from emslice.models.profile import resolve_profile
+from emslice.ops.linkage import LINKAGES
 from emslice.stages.predict import predict
 from emslice.volumes import ArrayVolume
 
@@ -121,7 +122,7 @@ def test_a_lower_threshold_only_joins_segments():
         assert len(np.unique(coarse[fine == segment])) == 1
 
 
-@pytest.mark.parametrize("linkage", ["mean", "quantile_max"])
+@pytest.mark.parametrize("linkage", LINKAGES)
 def test_saturated_affinities_make_one_segment_named_one(linkage):
     codes = np.full((3, 3, 5, 7), 255, np.uint8)
     segmentation = emslice.segment_affinities(codes, linkage=linkage)
@@ -143,7 +144,7 @@ def test_all_zero_affinities_are_all_masked():
     [
         ({"threshold": 1.5}, "threshold"),
         ({"threshold": float("nan")}, "threshold"),
-        ({"linkage": "median"}, "known: mean, quantile_max"),
+        ({"linkage": "median"}, "known: mean, quantile_max, quantile"),
         ({"quantile": 100}, "quantile"),
         ({"lowest_threshold": 0.8}, "below the lowest"),
         ({"radius": 0}, "radius"),
