@@ -116,16 +116,19 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize(("stage", "keys"), CASES.values(), ids=CASES.keys())
-def test_a_failed_block_gives_the_segmentation_of_the_masked_volume(tmp_path, stage, keys):
-    codes = codes_of(1)
-    plan = plan_from_affinities(stored(tmp_path, codes), tmp_path / "run", config())
+def test_a_failed_block_gives_the_segmentation_of_the_masked_volume(
+    tmp_path, stage, keys, dimensions
+):
+    codes, deep = codes_of(1), {"fragments.dimensions": dimensions}
+    plan = plan_from_affinities(stored(tmp_path, codes), tmp_path / "run", config(**deep))
     with failing(stage, keys), pytest.raises(RunFailedError, match="emslice retry"):
         segment(plan, Silent())
     record = record_of(tmp_path / "run")
     boxes = [hole["roi"] for hole in record["holes"]]
     assert (record["state"], len(boxes)) == ("holes", len(keys))
-    masked = in_memory(codes, boxes)
+    masked = in_memory(codes, boxes, dimensions=dimensions)
     np.testing.assert_array_equal(labels_of(tmp_path / "run"), masked)
     assert record["digests"]["segmentation"] == digest_array(masked)
     assert record["counts"]["segments"] == len(np.unique(masked[masked > 0]))
@@ -134,7 +137,9 @@ def test_a_failed_block_gives_the_segmentation_of_the_masked_volume(tmp_path, st
 
     release_failed(tmp_path / "run")
     segment(plan_again(tmp_path / "run"), Silent())
-    np.testing.assert_array_equal(labels_of(tmp_path / "run"), in_memory(codes))
+    np.testing.assert_array_equal(
+        labels_of(tmp_path / "run"), in_memory(codes, dimensions=dimensions)
+    )
     assert record_of(tmp_path / "run")["state"] == "done"
 
 
