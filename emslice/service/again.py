@@ -34,6 +34,7 @@ def plan_again(
     method = config["agglomeration"]
     if method["lowest_threshold"] == min(DEFAULT_LOWEST, method["threshold"]):
         method["lowest_threshold"] = None  # it was left to the default, which may change
+    config.setdefault("dust", {"min_size": 0})  # a run from before there was dust
     merged = load_config(None, assignments, options, base=config)
     make = plan_from_raw if source["kind"] == "raw" else plan_from_affinities
     return make(source["url"], folder, merged, resume=True)

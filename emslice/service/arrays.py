@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emslice.config.schema import AgglomerationConfig
+from emslice.config.schema import AgglomerationConfig, DustConfig
 from emslice.errors import ConfigError
 from emslice.geometry.lattice import TileLattice
 from emslice.metrics import Scores, count_overlaps
@@ -16,11 +16,12 @@ from emslice.models.checkpoint import load_checkpoint
 from emslice.models.predictor import Predictor
 from emslice.models.profile import resolve_profile
 from emslice.ops.affinity import quantise_array
+from emslice.ops.dust import DustRule
 from emslice.ops.fragments import RADIUS
 from emslice.ops.intensity import check_window
 from emslice.ops.linkage import Linkage
 from emslice.service.machine import n_cores
-from emslice.stages.agglomerate import grow, oversegment
+from emslice.stages.agglomerate import clear_dust, grow, oversegment
 from emslice.stages.predict import predict
 from emslice.volumes import ArrayVolume
 
@@ -89,6 +90,8 @@ def segment_affinities(
     *,
     quantile: int = 50,
     lowest_threshold: float | None = None,
+    min_size: int | None = None,
+    alone: str = "drop",
     radius: int = RADIUS,
     workers: int | None = None,
 ) -> NDArray[np.uint64]:
@@ -104,20 +107,28 @@ def segment_affinities(
     linkage : "quantile_max", "quantile" or "mean"
     quantile : int
         Percent, for quantile_max and quantile.
+    min_size : int, optional
+        A segment of fewer voxels joins the neighbour of at least so many to which its affinities
+        add up to the most; 300 by default, 0 leaves all as they are.
+    alone : "drop" or "keep"
+        Whether those without such a neighbour become 0 or stay.
 
     Returns
     -------
     segmentation : uint64, shape (Z, Y, X)
-        0 is masked; a segment's id is the linear index of its first fragment's root, plus one.
+        0 is masked or dust; a segment's id is the linear index of its first fragment's root, plus
+        one.
 
     Raises
     ------
     ConfigError
-        Wrong shape or dtype, NaN, values outside [0, 1], unknown linkage.
+        Wrong shape or dtype, NaN, values outside [0, 1], unknown linkage, min_size below 0, unknown
+        ``alone``.
     """
     affinities = np.asarray(affinities)
     check_affinities(affinities.shape)
     method = Linkage(linkage, quantile)
+    rule = DustRule(DustConfig().min_size if min_size is None else min_size, alone)
     if lowest_threshold is None:
         lowest_threshold = AgglomerationConfig.model_construct(threshold=threshold).lowest
     codes = quantise_array(affinities)
@@ -128,6 +139,8 @@ def segment_affinities(
         histograms=method.needs_histograms,
     )
     lut = grow(parts, method, lowest_threshold).cut(threshold)
+    if rule.min_size > 0:
+        lut = clear_dust(parts, lut, rule)
     segments: NDArray[np.uint64] = lut.apply(parts.fragments.ids)[parts.fragments.labels]
     return segments
 
