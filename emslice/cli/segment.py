@@ -20,7 +20,7 @@ Examples:
 @click.option("--checkpoint", metavar="CKPT", help="Weights of the student.")
 @click.option("--threshold", type=float, help="Merge while score >= this affinity.  [0.5]")
 @click.option("--linkage", metavar="NAME", help="quantile_max, quantile, mean.  [quantile_max]")
-@click.option("--min-size", type=int, help="Voxels below which a segment is dust; 0: none.  [300]")
+@click.option("--min-size", type=int, help="Voxels below which a segment is dust; 0: none.  [100]")
 @click.option("--roi", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Box in voxels of the whole volume.")
 @click.option("--affinities", metavar="keep|drop", help="What becomes of them.  [drop]")
 @click.option("--block", metavar="Z,Y,X", help="Unit of work; never changes the result.")

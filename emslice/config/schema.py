@@ -82,7 +82,7 @@ class AgglomerationConfig(Strict):
 class DustConfig(Strict):
     """What becomes of small segments."""
 
-    min_size: Annotated[int, Field(ge=0)] = 300
+    min_size: Annotated[int, Field(ge=0)] = 100
     """Voxels: a segment of fewer joins the neighbour of at least so many to which its affinities
     add up to the most. 0 leaves all as they are."""
 

@@ -109,7 +109,7 @@ def segment_affinities(
         Percent, for quantile_max and quantile.
     min_size : int, optional
         A segment of fewer voxels joins the neighbour of at least so many to which its affinities
-        add up to the most; 300 by default, 0 leaves all as they are.
+        add up to the most; 100 by default, 0 leaves all as they are.
     alone : "drop" or "keep"
         Whether those without such a neighbour become 0 or stay.
 
