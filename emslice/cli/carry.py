@@ -29,11 +29,17 @@ def carry_out(plan: Plan, as_json: bool) -> None:
         return
     counts = summary["counts"]
     click.echo(f"{counts['fragments']:,} fragments -> {counts['segments']:,} segments")
+    if "dust_joined" in counts:
+        click.echo(f"dust          {counts['dust_joined']:,} small segments joined a large one, "
+                   f"{counts['dust_dropped']:,} had none and are 0")  # fmt: skip
     share = counts["masked_voxels"] / n_voxels(plan.roi)
     if share > 0.001:
         click.echo(f"masked        {share:.1%} of the voxels have no affinity and belong to nobody")
     if share == 1:
         print_error("Warning: everything is masked. Is the volume blank here, or never written?")
+    elif counts["segments"] == 0:
+        smallest = plan.config.dust.min_size
+        print_error(f"Warning: every segment was dust. Is --min-size {smallest} too large here?")
     click.echo(f"segmentation  {plan.folder / 'segmentation.zarr'}")
     click.echo(f"picture       {plan.folder / 'preview.png'}")
     click.echo(f"digest        {summary['digests']['segmentation']}")

@@ -19,6 +19,7 @@ Examples:
 @click.option("--threshold", type=float, help="Another threshold.")
 @click.option("--linkage", help="Another linkage.")
 @click.option("--mask", metavar="URL", help="Another mask.")
+@click.option("--min-size", type=int, help="Another size below which a segment is dust.")
 @click.option("--workers", type=int, help="Other number of workers; changes no voxel.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY.SUB=VALUE", help="Any parameter.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines for scripts.")
@@ -34,6 +35,7 @@ def command(run: str, assignments: tuple[str, ...], as_json: bool, **options: An
     dotted = {
         "agglomeration.threshold": options.pop("threshold"),
         "agglomeration.linkage": options.pop("linkage"),
+        "dust.min_size": options.pop("min_size"),
         **options,
     }
     carry_out(plan_again(run, assignments, dotted), as_json)

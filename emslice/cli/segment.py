@@ -22,6 +22,7 @@ Examples:
 @click.option("--checkpoint", metavar="CKPT", help="Weights of the student.")
 @click.option("--threshold", type=float, help="Merge while score >= this affinity.  [0.5]")
 @click.option("--linkage", metavar="NAME", help="quantile_max, quantile, mean.  [quantile_max]")
+@click.option("--min-size", type=int, help="Voxels below which a segment is dust; 0: none.  [100]")
 @click.option("--roi", metavar="Z0:Z1,Y0:Y1,X0:X1", help="Box in voxels of the whole volume.")
 @click.option("--mask", metavar="URL", help="Volume; voxels where it is 0 are left out.")
 @click.option("--affinities", metavar="keep|drop", help="What becomes of them.  [drop]")
@@ -42,7 +43,9 @@ def command(
     """Segment a volume on this machine.
 
     RAW is a zarr or N5 volume (uint8, or uint16 with raw.window), RUN a new folder:
-    segmentation.zarr, run.yaml, preview.png and stages/ are written there.
+    segmentation.zarr, run.yaml, preview.png and stages/ are written there. A segment smaller than
+    --min-size is dust: it joins the neighbour of at least that size to which its affinities add up
+    to the most, or becomes 0 if there is none.
     """
     from emslice.config.load import load_config
     from emslice.geometry.boxes import parse_triple
@@ -54,6 +57,7 @@ def command(
     dotted = {
         "agglomeration.threshold": options.pop("threshold"),
         "agglomeration.linkage": options.pop("linkage"),
+        "dust.min_size": options.pop("min_size"),
         "block": list(parse_triple(block, "--block")) if block else None,
         **options,
     }

@@ -22,8 +22,9 @@ def command(run: str, truth: str, ignore: int, roi: str | None, as_json: bool) -
     """Score a run at many thresholds against the truth.
 
     50 thresholds from the run's lowest to 1, each with the scores that 'emslice evaluate' gives
-    for 'emslice cut' there, from the merges and one pass over the voxels. RUN/sweep.csv and
-    RUN/sweep.png are written. Without --roi, the box that RUN and truth both cover is scored.
+    for 'emslice cut --min-size 0' there (dust stays in), from the merges and one pass over the
+    voxels. RUN/sweep.csv and RUN/sweep.png are written. Without --roi, the box that RUN and truth
+    both cover is scored.
     """
     from emslice.cli.progress import Bars
     from emslice.service.sweeping import sweep

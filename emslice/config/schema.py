@@ -99,6 +99,17 @@ class AgglomerationConfig(Strict):
         return self.lowest_threshold
 
 
+class DustConfig(Strict):
+    """What becomes of small segments."""
+
+    min_size: Annotated[int, Field(ge=0)] = 100
+    """Voxels: a segment of fewer joins the neighbour of at least so many to which its affinities
+    add up to the most. 0 leaves all as they are."""
+
+    alone: Literal["drop", "keep"] = "drop"
+    """Those that have no such neighbour become 0, or stay."""
+
+
 class SegmentConfig(Strict):
     """A segmentation, from raw or from stored affinities."""
 
@@ -124,3 +135,4 @@ class SegmentConfig(Strict):
     predict: PredictConfig = PredictConfig()
     fragments: FragmentsConfig = FragmentsConfig()
     agglomeration: AgglomerationConfig = AgglomerationConfig()
+    dust: DustConfig = DustConfig()

@@ -58,6 +58,14 @@ class Fragments:
         """Shape (N - n_roots,). Ids of the exits, no two equal."""
         return self.ids[self.n_roots + 1 :]
 
+    @property
+    def voxels(self) -> NDArray[np.int64]:
+        """Shape (N + 1,). Of each id, in the block."""
+        found = np.zeros(len(self.ids), np.int64)
+        for section in self.labels:  # 8 bytes a voxel each
+            found += np.bincount(section.ravel(), minlength=len(found))
+        return found
+
 
 def make_fragments(
     affinity: NDArray[np.uint8],

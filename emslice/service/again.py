@@ -37,6 +37,7 @@ def plan_again(
     fragments = config["fragments"]
     if fragments["radius"] == DEFAULT_RADIUS[fragments.get("dimensions", 2)]:
         fragments["radius"] = None  # as above
+    config.setdefault("dust", {"min_size": 0})  # a run from before there was dust
     merged = load_config(None, assignments, options, base=config)
     make = plan_from_raw if source["kind"] == "raw" else plan_from_affinities
     return make(source["url"], folder, merged, resume=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from emslice.config.schema import DEFAULT_RADIUS, AgglomerationConfig
+from emslice.config.schema import DEFAULT_RADIUS, AgglomerationConfig, DustConfig
 from emslice.errors import ConfigError
 from emslice.geometry.lattice import TileLattice
 from emslice.metrics import Scores, count_overlaps
@@ -16,13 +16,14 @@ from emslice.models.checkpoint import load_checkpoint
 from emslice.models.predictor import Predictor
 from emslice.models.profile import resolve_profile
 from emslice.ops.affinity import quantise_array
+from emslice.ops.dust import DustRule
 from emslice.ops.fragments import RADIUS
 from emslice.ops.intensity import check_window
 from emslice.ops.linkage import Linkage
 from emslice.ops.waterz_method import waterz_lut
 from emslice.service.machine import n_cores
 from emslice.service.methods import check_methods, needs_histograms
-from emslice.stages.agglomerate import grow, oversegment
+from emslice.stages.agglomerate import clear_dust, grow, oversegment
 from emslice.stages.fragment_methods import INVARIANT
 from emslice.stages.predict import predict
 from emslice.volumes import ArrayVolume
@@ -92,6 +93,8 @@ def segment_affinities(
     *,
     quantile: int = 50,
     lowest_threshold: float | None = None,
+    min_size: int | None = None,
+    alone: str = "drop",
     dimensions: Literal[2, 3] = 2,
     radius: int | None = None,
     fragments: str = INVARIANT,
@@ -110,6 +113,11 @@ def segment_affinities(
     linkage : "quantile_max", "quantile" or "mean"
     quantile : int
         Percent, for quantile_max and quantile.
+    min_size : int, optional
+        A segment of fewer voxels joins the neighbour of at least so many to which its affinities
+        add up to the most; 100 by default, 0 leaves all as they are.
+    alone : "drop" or "keep"
+        Whether those without such a neighbour become 0 or stay.
     dimensions : 2 or 3
         Fragments are made section by section, or in the volume, for isotropic voxels.
     radius : int, optional
@@ -122,18 +130,20 @@ def segment_affinities(
     Returns
     -------
     segmentation : uint64, shape (Z, Y, X)
-        0 is masked; a segment's id is the linear index of its first fragment's root, plus one.
+        0 is masked or dust; a segment's id is the linear index of its first fragment's root, plus
+        one.
 
     Raises
     ------
     ConfigError
-        Wrong shape or dtype, NaN, values outside [0, 1], unknown linkage or method, or a method
-        whose library is not installed.
+        Wrong shape or dtype, NaN, values outside [0, 1], unknown linkage or method, a method whose
+        library is not installed, min_size below 0, unknown ``alone``.
     """
     affinities = np.asarray(affinities)
     check_affinities(affinities.shape)
     statistic = Linkage(linkage, quantile)
     check_methods(fragments, dimensions, method, statistic)
+    rule = DustRule(DustConfig().min_size if min_size is None else min_size, alone)
     if lowest_threshold is None:
         lowest_threshold = AgglomerationConfig.model_construct(threshold=threshold).lowest
     codes = quantise_array(affinities)
@@ -152,6 +162,8 @@ def segment_affinities(
         lut = waterz_lut(codes, labels, ids, threshold, statistic)
     else:
         lut = grow(parts, statistic, lowest_threshold).cut(threshold)
+    if rule.min_size > 0:
+        lut = clear_dust(parts, lut, rule)
     segments: NDArray[np.uint64] = lut.apply(ids)[labels]
     return segments
 

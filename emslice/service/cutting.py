@@ -1,7 +1,7 @@
 """Another threshold for a run that is agglomerated: a cut of its merges and new labels.
 
-In place, the run goes on with another threshold, which does cut and relabel and nothing below.
-Elsewhere, the same two stages write to a new volume and the run stays as it is.
+In place, the run goes on with another threshold, which does cut, dust and relabel and nothing
+below. Elsewhere, the same stages write to a new volume and the run stays as it is.
 """
 
 from __future__ import annotations
@@ -51,15 +51,20 @@ class Cut:
         return asdict(self)
 
 
-def plan_cut(folder: str | Path, threshold: float, workers: int | None = None) -> Plan:
-    """Plan of a run at another threshold, of which cut and relabel are all that is to be done.
+def plan_cut(
+    folder: str | Path,
+    threshold: float,
+    workers: int | None = None,
+    min_size: int | None = None,
+) -> Plan:
+    """Plan of a run at another threshold, of which cut, dust and relabel are all there is to do.
 
     Raises
     ------
     ConfigError
         As `hold_run`.
     """
-    with hold_run(folder, threshold, workers) as run:
+    with hold_run(folder, threshold, workers, min_size) as run:
         return run.plan
 
 
@@ -69,6 +74,7 @@ def write_cut(
     out: str | Path,
     reporter: Reporter,
     workers: int | None = None,
+    min_size: int | None = None,
 ) -> Cut:
     """Segmentation of a run at another threshold as a new volume, complete or not there at all.
 
@@ -82,9 +88,10 @@ def write_cut(
     target = local_path(out)
     if os.path.lexists(target):
         raise VolumeError(f"--out {target}: exists already; choose another place or remove it.")
-    with hold_run(folder, threshold, workers) as run:
+    with hold_run(folder, threshold, workers, min_size) as run:
         plan, stages = run.plan, run.stages
-        check_budget([stages.cut, stages.relabel], free_memory(), plan.workers)
+        dust = [stages.dust] if stages.dust else []
+        check_budget([stages.cut, *dust, stages.relabel], free_memory(), plan.workers)
         check_writable(target, 2 * n_voxels(plan.roi), "--out")
         try:
             with _workspace(target) as work:
@@ -99,10 +106,14 @@ def _write(run: HeldRun, threshold: float, target: Path, work: Path, reporter: R
     plan = run.plan
     if run.stages.relabel.n_tasks < FEW_TASKS:
         plan = replace(plan, workers=1)
-    cut = replace(run.stages.cut, folder=str(work / "cut"))
-    relabel = replace(run.stages.relabel, cut=cut, folder=str(work))
+    cut, dust = replace(run.stages.cut, folder=str(work / "cut")), run.stages.dust
+    dust = dust and replace(dust, cut=cut, folder=str(work / "dust"))
+    relabel = replace(run.stages.relabel, tables=dust or cut, folder=str(work))
     with open_executor(plan) as executor:
-        facts = _run(cut, plan, executor, reporter)
+        segments = sum(fact["segments"] for fact in _run(cut, plan, executor, reporter))
+        if dust is not None:
+            facts = _run(dust, plan, executor, reporter)
+            segments -= sum(fact.get("joined", 0) + fact.get("dropped", 0) for fact in facts)
         _run(relabel, plan, executor, reporter)
     with reporter.stage("digest", n_voxels(plan.roi)) as advance:
         found = digest(open_volume(relabel.path), workers=plan.workers)
@@ -110,7 +121,6 @@ def _write(run: HeldRun, threshold: float, target: Path, work: Path, reporter: R
     run.ledger.renew()  # raises if another coordinator may have changed what was read
     relabel.path.rename(target)
     sync_folder(target.parent)
-    segments = sum(fact["segments"] for fact in facts)
     return Cut(str(plan.folder), threshold, str(target), segments, found)
 
 

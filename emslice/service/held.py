@@ -34,9 +34,12 @@ class HeldRun:
 
 @contextmanager
 def hold_run(
-    folder: str | Path, threshold: float | None = None, workers: int | None = None
+    folder: str | Path,
+    threshold: float | None = None,
+    workers: int | None = None,
+    min_size: int | None = None,
 ) -> Iterator[HeldRun]:
-    """Run of a folder, at another threshold if one is given; nothing is written but the lease.
+    """Run of a folder, at another threshold, with other dust; nothing is written but the lease.
 
     Raises
     ------
@@ -49,7 +52,8 @@ def hold_run(
     folder = local_path(folder)
     record = read_record(folder)
     _check_ordered(folder, record)
-    options = {**_options(folder, record, threshold), "workers": workers}
+    options: dict[str, Any] = {"workers": workers, "dust.min_size": min_size}
+    options.update(_options(folder, record, threshold))
     plan = plan_again(folder, options=options)
     with Ledger(folder / "ledger.sqlite", create=False) as ledger, _lease(ledger):
         stages = stages_of(plan, holes_of(stages_of(plan), ledger))

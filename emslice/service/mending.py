@@ -75,6 +75,6 @@ def _expected(stages: Stages, stage: Stage, ledger: Ledger) -> Iterator[tuple[st
         facts = ledger.facts_of(stages.stitch.fingerprint)
         return stages.agglomerate.expected(stages.stitch.leaf_digests(facts))
     if stage is stages.relabel:
-        facts = ledger.facts_of(stages.cut.fingerprint)
-        return stages.relabel.expected(stages.cut.leaf_digests(facts))
+        facts = ledger.facts_of(stages.tables.fingerprint)
+        return stages.relabel.expected(stages.tables.leaf_digests(facts))
     return iter(())

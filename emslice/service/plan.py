@@ -37,6 +37,8 @@ DEFAULT_BLOCK = {2: (32, 512, 512), 3: (128, 256, 256)}
 
 RELABEL_VERSION = 1
 
+DUST_VERSION = 1
+
 RESOLUTION_TOLERANCE = 1.25
 """A voxel size within this factor of the checkpoint's raises no warning."""
 
@@ -237,6 +239,8 @@ def _fingerprints(
     facts |= waterz_facts(method)
     stages.append(("agglomerate", agglomerate.VERSION, facts))
     stages.append(("cut", RELABEL_VERSION, {"threshold": method.threshold}))
+    if config.dust.min_size > 0:
+        stages.append(("dust", DUST_VERSION, config.dust.model_dump()))
     stages.append(("relabel", RELABEL_VERSION, {}))
     prints: dict[str, str] = {}
     upstream = list(identity)

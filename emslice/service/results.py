@@ -54,6 +54,10 @@ def publish(
             for index in stages.fragments.holes.blocks
         ),
     }
+    if stages.dust is not None:
+        gone = {name: total(stages.dust, name) for name in ("joined", "dropped")}
+        record.counts["segments"] -= sum(gone.values())
+        record.counts.update({f"dust_{name}": number for name, number in gone.items()})
     segmentation = open_volume(stages.relabel.path)
     start = time.perf_counter()
     with reporter.stage("digest", n_voxels(plan.roi)) as advance:

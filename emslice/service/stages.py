@@ -10,10 +10,12 @@ from emslice.engine.stage import Stage
 from emslice.geometry.lattice import Z_RUN, TileLattice
 from emslice.geometry.neighborhood import NEAREST
 from emslice.ledger.fingerprint import fingerprint
+from emslice.ops.dust import DustRule
 from emslice.ops.linkage import Linkage, integer_threshold
 from emslice.service.methods import needs_histograms
 from emslice.service.plan import Plan
 from emslice.stages.agglomeration import AgglomerateBlocks, CutBlocks
+from emslice.stages.dusting import DustBlocks
 from emslice.stages.fragment_methods import halo_of
 from emslice.stages.fragments import FragmentBlocks
 from emslice.stages.holes import Holes
@@ -54,23 +56,33 @@ TILE_BYTES = 1600
 
 @dataclass(frozen=True)
 class Stages:
-    """All stages of a run; ``tiles`` and ``keep`` are None where there is nothing to predict."""
+    """All stages of a run; None for those that it does without."""
 
     predict: PredictTiles | None
     keep: KeepAffinities | None
+    """Both None where there is nothing to predict."""
+
     fragments: FragmentBlocks
     stitch: StitchBlocks
     agglomerate: AgglomerateBlocks
     cut: CutBlocks
+    dust: DustBlocks | None
+    """None where small segments stay."""
+
     relabel: RelabelChunks
 
     def in_order(self) -> list[Stage]:
         """Every stage that the run has."""
         all_stages: list[Stage | None] = [
             self.predict, self.keep, self.fragments, self.stitch, self.agglomerate, self.cut,
-            self.relabel,
+            self.dust, self.relabel,
         ]  # fmt: skip
         return [stage for stage in all_stages if stage is not None]
+
+    @property
+    def tables(self) -> CutBlocks | DustBlocks:
+        """What gives each block its LUT."""
+        return self.dust or self.cut
 
 
 def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
@@ -96,7 +108,7 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
         read_bytes += plan.mask.dtype.itemsize + 1
     prints = dict(plan.fingerprints)
     if holes:
-        for name in ("stitch", "cut"):
+        for name in {"stitch", "cut", "dust"} & prints.keys():
             prints[name] = fingerprint(name, 1, {"holes": holes.boxes}, prints[name])
 
     def folder(name: str) -> str:
@@ -114,10 +126,15 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
     place = folder("agglomerate"), prints["agglomerate"]
     agglomerate = _agglomerate(method, stitch, place, voxels)
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
+    dust = None
+    if "dust" in prints:
+        rule = DustRule(config.dust.min_size, config.dust.alone)
+        memory = BASE_BYTES + GRAPH_BYTES * voxels
+        dust = DustBlocks(cut, rule, folder("dust"), prints["dust"], memory)
     relabel = RelabelChunks(
-        cut, folder("relabel"), CHUNK, prints["relabel"], BASE_BYTES + 33 * voxels
+        dust or cut, folder("relabel"), CHUNK, prints["relabel"], BASE_BYTES + 33 * voxels
     )
-    return Stages(predict, keep, fragments, stitch, agglomerate, cut, relabel)
+    return Stages(predict, keep, fragments, stitch, agglomerate, cut, dust, relabel)
 
 
 def _agglomerate(

@@ -2,7 +2,8 @@
 
 A cut at T joins the fragments whose merges score T or more. So one contingency table of fragments
 and truth is made, block by block, and its rows are joined as the threshold comes down: each merge
-is applied once, whatever the number of thresholds.
+is applied once, whatever the number of thresholds. Dust stays in: what is small, and what it
+joins, would have to be asked anew at each threshold.
 """
 
 from __future__ import annotations

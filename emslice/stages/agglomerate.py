@@ -1,4 +1,4 @@
-"""Affinities to fragments, and fragments to a tree of merges, for a box held in memory."""
+"""Affinities to fragments, a tree of merges, segments without dust, for a box held in memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from emslice.geometry.boxes import Roi
 from emslice.ops.agglomerate import agglomerate
+from emslice.ops.contacts import contacts_of
+from emslice.ops.dust import DustRule, add_up, segment_rows, settle
 from emslice.ops.fragments import RADIUS, Fragments
 from emslice.ops.linkage import Linkage, integer_threshold
+from emslice.ops.lut import Lut
 from emslice.ops.merge_tree import MergeTree, merge_tree
 from emslice.ops.region_graph import RegionGraph, extract_edges
 from emslice.stages.fragment_methods import INVARIANT, fragments_by
@@ -55,3 +58,11 @@ def grow(parts: Oversegmentation, linkage: Linkage, lowest_threshold: float) -> 
     lowest = integer_threshold(lowest_threshold)
     merged = agglomerate(parts.graph, parts.fragments.ids, lowest, linkage)
     return merge_tree(merged, parts.fragments.ids, lowest)
+
+
+def clear_dust(parts: Oversegmentation, segments: Lut, rule: DustRule) -> Lut:
+    """Fragments to segments without small ones, from the segments of a cut."""
+    ids, voxels = parts.fragments.ids, parts.fragments.voxels
+    rows = segment_rows(contacts_of(parts.graph, ids), segments)
+    sizes = add_up(segments.apply(ids), voxels)
+    return segments.then(settle(rows, sizes, np.zeros(0, np.uint64), rule).targets)

@@ -2,8 +2,9 @@
 
 In the order of a run: `fragment_block` on every block; `stitch.leaf` and `stitch.join` up the
 octree and `stitch.resolve_down` back; `leaf_graph`, `join_graph` and ``open_graph.decide`` up, and
-`lut_below` back; a LUT relabels each block. Whoever stores the values and runs the steps, in which
-order and how often, does not matter to the result.
+`lut_below` back; `leaf_dust` and `join_dust` up, and `dust_below` back, if small segments are to
+go; a LUT relabels each block. Whoever stores the values and runs the steps, in which order and how
+often, does not matter to the result.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emslice.geometry.boxes import Roi, within
-from emslice.ops.contacts import Contacts, contacts_of, resolve
+from emslice.ops.contacts import Contacts, combine, contacts_of, resolve
+from emslice.ops.dust import DustRule, Settled, add_up, join_sizes, segment_rows, settle
 from emslice.ops.faces import Faces, contacts_between, cut_faces, join_faces, touching
 from emslice.ops.fragments import Fragments
 from emslice.ops.linkage import Linkage
@@ -45,6 +47,14 @@ class NodeGraph:
     """Open graph and faces of a node, resolved to whole fragments."""
 
     decided: Decided
+    faces: Faces
+
+
+@dataclass(frozen=True)
+class NodeDust:
+    """What a node settled of its small segments, and its faces with segments on them."""
+
+    settled: Settled
     faces: Faces
 
 
@@ -101,3 +111,32 @@ def join_graph(
 def lut_below(merges: MergeTree, above: Lut, threshold: float) -> Lut:
     """Names in a node -> segments, once those of its open names are known from above."""
     return merges.cut(threshold).then(above)
+
+
+def leaf_dust(
+    ids: NDArray[np.uint64],
+    voxels: NDArray[np.int64],
+    rows: Contacts,
+    faces: Faces,
+    segments: Lut,
+    roi: Roi,
+    rule: DustRule,
+) -> NodeDust:
+    """What a block settles; ``ids`` have ``voxels`` each, ``segments`` is the block's whole LUT."""
+    faces = faces.relabelled(segments)
+    sizes = add_up(segments.apply(ids), voxels)
+    return NodeDust(settle(segment_rows(rows, segments), sizes, touching(faces, roi), rule), faces)
+
+
+def join_dust(children: Sequence[NodeDust], box: Roi, roi: Roi, rule: DustRule) -> NodeDust:
+    """What a node settles, from its children and the contacts across their common faces."""
+    across = contacts_between([child.faces for child in children])
+    rows = combine([*(child.settled.rows for child in children), across])
+    sizes = join_sizes([child.settled.sizes for child in children])
+    faces = join_faces([child.faces for child in children], box)
+    return NodeDust(settle(rows, sizes, touching(faces, roi), rule), faces)
+
+
+def dust_below(settled: Settled, above: Lut) -> Lut:
+    """Small segments of a node -> what they become, once its parent's table is known."""
+    return settled.targets.then(above.of(settled.sizes.names))

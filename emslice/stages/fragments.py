@@ -106,7 +106,7 @@ class FragmentBlocks:
             volume.write(block, part.labels)
             save_faces(self.file(index, "faces"), part.faces)
             save_value(self.file(index, "rows"), part.rows, exits=part.fragments.exits,
-                       ids=part.fragments.ids)  # fmt: skip
+                       ids=part.fragments.ids, voxels=part.fragments.voxels)  # fmt: skip
             if self.histograms:
                 save_value(self.file(index, "histograms"), part.rows.histograms)
             return {
@@ -132,7 +132,7 @@ class FragmentBlocks:
             yield key_of(index), self.inputs(index)
 
     def file(self, index: Index, kind: str) -> Path:
-        """Where a block keeps its faces, its rows, exits and ids, or its histograms."""
+        """Where a block keeps its faces, its rows, exits, ids and voxels, or its histograms."""
         return Path(self.folder) / "blocks" / key_of(index) / f"{kind}.npz"
 
     def ends(self, index: Index) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -142,12 +142,29 @@ class FragmentBlocks:
         arrays = load_arrays(self.file(index, "rows"))
         return arrays["exits"], arrays["ids"]
 
-    def contacts(self, index: Index) -> Contacts:
-        """Rows of a block, with histograms if the linkage needs them; of a hole, none."""
+    def voxels(self, index: Index) -> NDArray[np.int64]:
+        """Voxels in a block of each of the ids that `ends` gives."""
+        if index in self.holes.blocks:
+            return np.zeros(1, np.int64)
+        arrays = load_arrays(self.file(index, "rows"))
+        if "voxels" in arrays:
+            return arrays["voxels"]
+        # Fragments of a version that did not count them.
+        order, labels = np.argsort(arrays["ids"]), open_volume(self.path)
+        values = labels.read(self.frame.grid.block(index)).ravel()
+        place = np.searchsorted(arrays["ids"], values, sorter=order)
+        return np.bincount(order[place], minlength=len(order))
+
+    def plain_contacts(self, index: Index) -> Contacts:
+        """Rows of a block without histograms; of a hole, none."""
         if index in self.holes.blocks:
             return combine([])
-        rows = take(Contacts, load_arrays(self.file(index, "rows")))
-        if not self.histograms:
+        return take(Contacts, load_arrays(self.file(index, "rows")))
+
+    def contacts(self, index: Index) -> Contacts:
+        """Rows of a block, with histograms if the linkage needs them; of a hole, none."""
+        rows = self.plain_contacts(index)
+        if not self.histograms or index in self.holes.blocks:
             return rows
         own = take(Histograms, load_arrays(self.file(index, "histograms")))
         return replace(rows, histograms=own)

@@ -12,6 +12,7 @@ from typing import Any
 from emslice.engine.stage import Process, Resource
 from emslice.geometry.boxes import clip, within
 from emslice.stages.agglomeration import CutBlocks
+from emslice.stages.dusting import DustBlocks
 from emslice.stages.fragments import FragmentBlocks
 from emslice.stages.holes import INPUTS, digest_of, lut_digest
 from emslice.stages.layout import (
@@ -27,7 +28,7 @@ from emslice.volumes import open_volume
 class RelabelChunks:
     """Fragments and LUTs to the segmentation; a task is whole chunks of the output."""
 
-    cut: CutBlocks
+    tables: CutBlocks | DustBlocks
     folder: str
     chunk_shape: tuple[int, int, int]
     fingerprint: str
@@ -44,11 +45,11 @@ class RelabelChunks:
 
     @property
     def _frame(self) -> Frame:
-        return self.cut.agglomerated.frame
+        return self.tables.agglomerated.frame
 
     @property
     def _fragments(self) -> FragmentBlocks:
-        return self.cut.agglomerated.stitched.fragments
+        return self.tables.agglomerated.stitched.fragments
 
     @property
     def _tasks(self) -> Frame:
@@ -81,7 +82,7 @@ class RelabelChunks:
             labels, digests = fragments.read(box), {}
             for index in grid.meeting(box):
                 part = within(clip(grid.block(index), box), box)
-                lut = self.cut.lut(index)
+                lut = self.tables.lut(index)
                 digests[key_of(index)] = lut_digest(lut)
                 if index in self._fragments.holes.blocks:  # what an attempt left there
                     labels[part] = 0

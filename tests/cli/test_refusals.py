@@ -106,6 +106,14 @@ def test_an_unknown_linkage(segment):
     assert refused(segment("--linkage", "median"), "agglomeration.linkage", "quantile_max")
 
 
+def test_dust_that_cannot_be(segment):
+    assert refused(segment("--min-size", "-1"), "dust.min_size", "-1")
+    assert refused(segment("--min-size", "many"), "--min-size", "many")
+    assert refused(segment("--set", "dust.min_size=2.5"), "dust.min_size", "2.5")
+    assert refused(segment("--set", "dust.alone=hide"), "dust.alone", "drop", "keep")
+    assert refused(segment("--set", "dust.minsize=9"), "Did you mean 'dust.min_size'?")
+
+
 def test_a_threshold_out_of_range(segment):
     assert refused(segment("--threshold", "1.2"), "agglomeration.threshold", "1.2")
 

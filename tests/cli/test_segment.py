@@ -12,6 +12,8 @@ from emslice.ledger.merges import load_merges
 from emslice.volumes import create_volume, open_volume
 from emslice.volumes.digest import digest_array
 
+STAGES = ["predict", "fragments", "stitch", "agglomerate", "cut", "dust", "relabel"]
+
 
 def digest_of(run, volume):
     return run("digest", volume).out.splitlines()[-1]
@@ -79,8 +81,7 @@ def test_the_record_says_what_was_done(run, raw, small_checkpoint, tmp_path):
     assert record["state"] == "done"
     assert record["profile"]["threads"] == 1
     assert record["config"]["agglomeration"]["lowest_threshold"] == 0.3
-    stages = ["predict", "fragments", "stitch", "agglomerate", "cut", "relabel", "digest"]
-    assert list(record["stages"]) == stages
+    assert list(record["stages"]) == [*STAGES, "digest"]
     assert record["digests"]["segmentation"] == digest_of(run, tmp_path / "run/segmentation.zarr")
     tables = (tmp_path / "run").glob("stages/agglomerate/*/nodes/*/*/merges.parquet")
     assert sum(len(load_merges(t).child) for t in tables) == record["counts"]["merges"]
@@ -106,11 +107,13 @@ def changed_stages(run, folder, *options):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (("--threshold", "0.6"), {"cut", "relabel"}),
-        (("--linkage", "mean"), {"agglomerate", "cut", "relabel"}),
-        (("--set", "agglomeration.quantile=30"), {"agglomerate", "cut", "relabel"}),
+        (("--min-size", "7"), {"dust", "relabel"}),
+        (("--set", "dust.alone=keep"), {"dust", "relabel"}),
+        (("--threshold", "0.6"), {"cut", "dust", "relabel"}),
+        (("--linkage", "mean"), {"agglomerate", "cut", "dust", "relabel"}),
+        (("--set", "agglomeration.quantile=30"), {"agglomerate", "cut", "dust", "relabel"}),
         # Only this linkage needs histograms, and only its runs pay for them.
-        (("--linkage", "quantile"), {"fragments", "stitch", "agglomerate", "cut", "relabel"}),
+        (("--linkage", "quantile"), set(STAGES) - {"predict"}),
     ],
 )
 def test_an_option_changes_only_the_stages_that_depend_on_it(run, tmp_path, options, expected):

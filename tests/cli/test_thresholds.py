@@ -47,6 +47,18 @@ def test_a_cut_is_the_run_at_that_threshold_in_place_and_elsewhere(
     assert yaml.safe_load((made / "run.yaml").read_text())["state"] == "done"
 
 
+def test_a_cut_may_have_other_dust(run, made, tmp_path):
+    out = tmp_path / "cut.zarr"
+    answer = run("cut", made, "--threshold", "1", "--min-size", "5000", "--out", out, "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out.splitlines()[-1])["segments"] == 0
+    answer = run("cut", made, "--threshold", "1", "--min-size", "5000")
+    assert (answer.code, "every segment was dust" in answer.err) == (0, True)
+    answer = run("cut", made, "--threshold", "1", "--min-size", "0")
+    assert yaml.safe_load((made / "run.yaml").read_text())["counts"]["segments"] == 6
+    assert run("cut", made, "--threshold", "1", "--min-size", "-1").code == 2
+
+
 REFUSED = {
     "below the lowest": (["--threshold", "0.2"], ["0.2", "0.3", "agglomeration.lowest_threshold"]),
     "above one": (["--threshold", "1.01"], ["agglomeration.threshold", "not within 0 to 1"]),

@@ -20,7 +20,7 @@ from emslice.volumes import create_volume, open_volume
 from emslice.volumes.digest import digest, digest_array
 
 EMSLICE = str(Path(sys.executable).parent / "emslice")
-STAGES = ["predict", "fragments", "stitch", "agglomerate", "cut", "relabel"]
+STAGES = ["predict", "fragments", "stitch", "agglomerate", "cut", "dust", "relabel"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def desk(tmp_path_factory, small_checkpoint):
 
 def start(folder, checkpoint, name, *options):
     command = [EMSLICE, "segment", "raw.zarr", name, "--checkpoint", str(checkpoint),
-               "--block", "4,17,23", "--workers", "1", *options]  # fmt: skip
+               "--block", "4,17,23", "--workers", "1", "--min-size", "5", *options]  # fmt: skip
     return subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -194,7 +194,7 @@ def test_another_threshold_does_only_the_last_stages_again(desk):
     done_before = {name: s.get("done_before") for name, s in record["stages"].items()}
     for stage in ("predict", "fragments", "stitch", "agglomerate"):
         assert done_before[stage] == record["stages"][stage]["tasks"]
-    assert done_before["cut"] == done_before["relabel"] == 0
+    assert done_before["cut"] == done_before["dust"] == done_before["relabel"] == 0
     start(folder, checkpoint, "straight", "--threshold", "0.8").communicate()
     assert result(folder / "again") == result(folder / "straight")
 
@@ -249,7 +249,7 @@ def test_a_damaged_input_fails_its_blocks_only_and_retry_mends_the_run(desk, tmp
     chunk = tmp_path / "aff.zarr" / "c" / "0" / "2" / "1" / "1"
     whole = chunk.read_bytes()
     chunk.write_bytes(whole[: len(whole) // 2])
-    options = ("--block", "4,17,23", "--workers", "1")
+    options = ("--block", "4,17,23", "--workers", "1", "--min-size", "5")
     answer = call(tmp_path, "segment", "--from-affinities", "aff.zarr", "run", *options)
     assert answer.returncode == 1
     assert "retry" in answer.stderr
@@ -262,7 +262,7 @@ def test_a_damaged_input_fails_its_blocks_only_and_retry_mends_the_run(desk, tmp
     record = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
     for hole in record["holes"]:
         codes[(slice(None), *within(parse_roi(hole["roi"], affinities.domain), affinities.roi))] = 0
-    assert result(tmp_path / "run") == digest_array(emslice.segment_affinities(codes))
+    assert result(tmp_path / "run") == digest_array(emslice.segment_affinities(codes, min_size=5))
     chunk.write_bytes(whole)
     answer = call(tmp_path, "retry", "run", "--failed")
     assert answer.returncode == 0, answer.stderr

@@ -36,7 +36,7 @@ def job(tmp_path, monkeypatch):
     codes = np.maximum(codes, 120)
     volume = create_volume(tmp_path / "aff.zarr", shape=SHAPE, dtype="uint8", channels=3)
     volume.write(volume.roi, codes)
-    options = {"workers": 2, "block": (2, 14, 17), "fragments.radius": 4}
+    options = {"workers": 2, "block": (2, 14, 17), "fragments.radius": 4, "dust.min_size": 5}
     return codes, plan_from_affinities(volume.url, tmp_path / "run", load_config(None, [], options))
 
 
@@ -67,16 +67,22 @@ def test_a_block_that_kills_its_worker_each_time_is_left_out_and_the_rest_is_exa
     assert len(outcomes) in (3, 4)  # the first with others in its batch, or alone by chance
     masked, whole = codes.copy(), Roi((0, 0, 0), SHAPE)
     masked[(slice(None), *within(parse_roi(hole["roi"], whole), whole))] = 0
-    np.testing.assert_array_equal(labels_of(plan), emslice.segment_affinities(masked, radius=4))
+    np.testing.assert_array_equal(
+        labels_of(plan), emslice.segment_affinities(masked, radius=4, min_size=5)
+    )
 
     release_failed(plan.folder)
     segment(plan_again(plan.folder), Silent())
-    np.testing.assert_array_equal(labels_of(plan), emslice.segment_affinities(codes, radius=4))
+    np.testing.assert_array_equal(
+        labels_of(plan), emslice.segment_affinities(codes, radius=4, min_size=5)
+    )
 
 
 def test_a_worker_that_stands_still_in_a_block_is_replaced(job, monkeypatch):
     codes, plan = job
     monkeypatch.setattr(stages, "FragmentBlocks", Freezing)
     segment(plan, Silent())
-    np.testing.assert_array_equal(labels_of(plan), emslice.segment_affinities(codes, radius=4))
+    np.testing.assert_array_equal(
+        labels_of(plan), emslice.segment_affinities(codes, radius=4, min_size=5)
+    )
     assert [a.outcome for a in attempts_at(plan, BAD)] == ["lost", "done"]

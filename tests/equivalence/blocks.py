@@ -8,13 +8,21 @@ from emslice.geometry.octree import Node, Octree
 from emslice.ops import stitch
 from emslice.ops.linkage import integer_threshold
 from emslice.ops.lut import Lut
-from emslice.stages.blockwise import fragment_block, join_graph, leaf_graph, lut_below
+from emslice.stages.blockwise import (
+    dust_below,
+    fragment_block,
+    join_dust,
+    join_graph,
+    leaf_dust,
+    leaf_graph,
+    lut_below,
+)
 
 EMPTY = Lut(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
 
 def segment_in_blocks(
-    affinity, roi, domain, block_shape, linkage, threshold, lowest, radius, dimensions=2
+    affinity, roi, domain, block_shape, linkage, threshold, lowest, radius, dust, dimensions=2
 ):
     """Segmentation of a box, and all merges (child -> parent, score)."""
     grid = BlockGrid(roi, Coordinate(block_shape))
@@ -51,10 +59,15 @@ def segment_in_blocks(
         .of(graphs[child].decided.open_names)
     ))  # fmt: skip
 
+    tables = {
+        node: exits[node].then(lut_below(graphs[node].decided.merges, luts[node], threshold))
+        for node in tree.nodes(0)
+    }
+    gone = dust_tables(tree, parts, tables, roi, dust)
+
     segmentation = np.zeros(tuple(int(n) for n in roi.shape), np.uint64)
     for index, part in parts.items():
-        node = Node(0, index)
-        lut = exits[node].then(lut_below(graphs[node].decided.merges, luts[node], threshold))
+        lut = tables[Node(0, index)].then(gone[Node(0, index)])
         segmentation[within(grid.block(index), roi)] = lut.apply(part.labels)
     merges = {}
     for graph in graphs.values():
@@ -64,6 +77,26 @@ def segment_in_blocks(
             assert int(child) not in merges  # every child gives up its name once
             merges[int(child)] = (int(parent), int(score))
     return segmentation, merges
+
+
+def dust_tables(tree, parts, tables, roi, rule):
+    """For each block, its small segments -> what they become."""
+    found = {
+        Node(0, index): leaf_dust(
+            part.fragments.ids, part.fragments.voxels, part.rows, part.faces,
+            tables[Node(0, index)], roi, rule,
+        )
+        for index, part in parts.items()
+    }  # fmt: skip
+    for level in range(1, tree.root.level + 1):
+        for node in tree.nodes(level):
+            children = [found[child] for child in tree.children(node)]
+            found[node] = join_dust(children, tree.box(node), roi, rule)
+    assert not len(found[tree.root].settled.sizes.names)
+    top = {tree.root: dust_below(found[tree.root].settled, EMPTY)}
+    return walk_down(tree, top, lambda node, above, child: (
+        dust_below(found[child].settled, above)
+    ))  # fmt: skip
 
 
 def make_part(affinity, grid, index, roi, domain, radius, dimensions, histograms):
@@ -85,15 +118,16 @@ def walk_down(tree, tables, step):
     return tables
 
 
-def whole(affinity, roi, domain, linkage, threshold, lowest, radius, dimensions=2):
+def whole(affinity, roi, domain, linkage, threshold, lowest, radius, dust, dimensions=2):
     """The same by the kernels for a volume in memory."""
-    from emslice.stages.agglomerate import grow, oversegment
+    from emslice.stages.agglomerate import clear_dust, grow, oversegment
 
     parts = oversegment(
         affinity, roi, domain, radius, dimensions=dimensions, histograms=linkage.needs_histograms
     )
     tree = grow(parts, linkage, lowest)
-    segments = tree.cut(threshold).apply(parts.fragments.ids)[parts.fragments.labels]
+    lut = clear_dust(parts, tree.cut(threshold), dust)
+    segments = lut.apply(parts.fragments.ids)[parts.fragments.labels]
     rows = zip(tree.child, tree.parent, tree.score, strict=True)
     return segments, {int(c): (int(p), int(s)) for c, p, s in rows}
 

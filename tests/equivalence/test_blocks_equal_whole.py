@@ -6,6 +6,7 @@ from equivalence.blocks import roi_in, segment_in_blocks, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emslice.ops.dust import DustRule
 from emslice.ops.linkage import Linkage
 
 small = st.integers(0, 3)
@@ -29,6 +30,9 @@ facts = {
         ]
     ),
     "lowest": st.sampled_from([0.0, 0.1, 0.3, 0.5]),
+    "threshold": st.sampled_from([0.3, 0.5, 0.7]),
+    "min_size": st.sampled_from([0, 2, 3, 5, 8, 20, 60]),
+    "alone": st.sampled_from(["drop", "keep"]),
     "radius": st.integers(1, 4),
     "seed": st.integers(0, 2**32 - 1),
 }
@@ -57,9 +61,10 @@ def random_affinity(case):
 def check(case):
     affinity = random_affinity(case)
     roi, domain = roi_in(case["shape"], case["offset"], case["margin"])
+    threshold = max(case["threshold"], case["lowest"])
+    dust = DustRule(case["min_size"], case["alone"])
     method = (
-        case["linkage"], max(0.5, case["lowest"]), case["lowest"], case["radius"],
-        case["dimensions"],
+        case["linkage"], threshold, case["lowest"], case["radius"], dust, case["dimensions"],
     )  # fmt: skip
     blocks, merges = segment_in_blocks(affinity, roi, domain, case["block"], *method)
     segments, all_merges = whole(affinity, roi, domain, *method)

@@ -14,6 +14,7 @@ SCRIPT = """
 import sys
 import numpy as np
 from equivalence.blocks import roi_in, segment_in_blocks, whole
+from emslice.ops.dust import DustRule
 from emslice.ops.linkage import Linkage
 dimensions = int(sys.argv[1])
 for seed in range(150 if dimensions == 2 else 60):
@@ -28,7 +29,8 @@ for seed in range(150 if dimensions == 2 else 60):
     roi, domain = roi_in(shape, (0, 0, 0), (0, 0, 0))
     block = tuple(int(n) for n in rng.integers(2, 8, 3))
     for linkage in (Linkage("mean"), Linkage("quantile_max", 25), Linkage(), Linkage("quantile")):
-        method = (linkage, 0.5, 0.1, 3, dimensions)
+        dust = DustRule(int(rng.choice([0, 4, 12])), rng.choice(["drop", "keep"]))
+        method = (linkage, 0.5, 0.1, 3, dust, dimensions)
         blocks, merges = segment_in_blocks(codes, roi, domain, block, *method)
         segments, all_merges = whole(codes, roi, domain, *method)
         if merges != all_merges or not np.array_equal(blocks, segments):
@@ -89,6 +91,36 @@ def outcome(tmp_path, file, good, bad, dimensions=2):
             "waiting[a] = waiting[b] = True",
             "waiting[a] = waiting[a]",
             id="no contagion",
+        ),
+        pytest.param(
+            "emslice/ops/dust.py",
+            "names = np.concatenate([part.names for part in parts])",
+            "names, parts = parts[0].names, parts[:1]",
+            id="sizes of children do not add",
+        ),
+        pytest.param(
+            "emslice/ops/dust.py",
+            "settled[one] & large[other]",
+            "settled[one]",
+            id="small joins small",
+        ),
+        pytest.param(
+            "emslice/ops/dust.py",
+            "settled[ends[unsure[ends[:, ::-1]]]] = False",
+            "settled[ends[unsure[ends[:, ::-1]]]] |= False",
+            id="a neighbour that may turn out large is not waited for",
+        ),
+        pytest.param(
+            "emslice/ops/dust.py",
+            "unsure = ~large & np.isin(names, touching)",
+            "unsure = np.zeros_like(large)",
+            id="a part of a segment is taken for all of it",
+        ),
+        pytest.param(
+            "emslice/stages/blockwise.py",
+            "rows = combine([*(child.settled.rows for child in children), across])",
+            "rows = combine([*(child.settled.rows for child in children)])",
+            id="contacts across faces are left out of dust",
         ),
     ],
 )  # fmt: skip

@@ -40,6 +40,7 @@ def write(path, array):
 def run_of(url, folder, threshold, **options):
     """Segment stored affinities in small blocks; the record of the run."""
     dotted = {"agglomeration.threshold": threshold, "block": list(BLOCK), "workers": 1}
+    dotted["dust.min_size"] = 0
     config = load_config(options={**dotted, **options})
     return segment(plan_from_affinities(url, folder, config), Silent())
 

@@ -109,14 +109,15 @@ def test_floats_and_their_codes_give_the_same_segments():
     affinities = rng.random((3, 4, 17, 23), np.float32)
     codes = np.minimum(np.floor(affinities * 256), 255).astype(np.uint8)
     np.testing.assert_array_equal(
-        emslice.segment_affinities(affinities), emslice.segment_affinities(codes)
+        emslice.segment_affinities(affinities, min_size=5),
+        emslice.segment_affinities(codes, min_size=5),
     )
 
 
 def test_a_lower_threshold_only_joins_segments():
     rng = np.random.default_rng(2)
     codes = rng.integers(0, 256, (3, 4, 17, 23)).astype(np.uint8)
-    fine, coarse = (emslice.segment_affinities(codes, t) for t in (0.9, 0.6))
+    fine, coarse = (emslice.segment_affinities(codes, t, min_size=0) for t in (0.9, 0.6))
     assert len(np.unique(fine)) > len(np.unique(coarse))
     for segment in np.unique(fine)[1:]:
         assert len(np.unique(coarse[fine == segment])) == 1
@@ -149,6 +150,8 @@ def test_all_zero_affinities_are_all_masked():
         ({"lowest_threshold": 0.8}, "below the lowest"),
         ({"radius": 0}, "radius"),
         ({"dimensions": 4}, "fragments.dimensions: 4"),
+        ({"min_size": -1}, r"dust\.min_size"),
+        ({"alone": "hide"}, r"dust\.alone"),
     ],
 )
 def test_a_parameter_out_of_range_is_refused(arguments, message):

@@ -32,7 +32,7 @@ def affinities():
     ],
 )
 def test_the_segmentation_of_given_affinities_is_pinned(linkage, quantile, expected):
-    segments = emslice.segment_affinities(affinities(), 0.5, linkage, quantile=quantile)
+    segments = emslice.segment_affinities(affinities(), 0.5, linkage, quantile=quantile, min_size=0)
     assert (agglomerate.VERSION, predict.VERSION) == (1, 1)
     assert digest_array(segments) == expected
 
