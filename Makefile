@@ -18,10 +18,12 @@ lint: .venv/check.done  ## ruff, ruff format, mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/test.done  ## on real data: the main job step by step and beside waterz; blocks; thresholds; methods
+bench: .venv/test.done  ## on real data: every benchmark of which docs/results/ has the figures
 	$(BIN)/python -m benchmarks.main_job
 	$(BIN)/python -m benchmarks.blocks
+	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.thresholds
+	$(BIN)/python -m benchmarks.dust
 	$(BIN)/python -m benchmarks.postprocess
 
 clean:

@@ -49,7 +49,7 @@ def main(as_json: bool, sections: int) -> None:
         start = time.perf_counter()
         codes = emslice.predict_affinities(raw, path)
         predicted = time.perf_counter() - start
-        scores = emslice.evaluate(emslice.segment_affinities(codes), truth).as_dict()
+        scores = emslice.evaluate(emslice.segment_affinities(codes, min_size=0), truth).as_dict()
         scores["predict_mvox_per_s"] = raw.size / predicted / 1e6
         result["checkpoints"][path.stem] = scores
         if path.stem == "cad_AC34":

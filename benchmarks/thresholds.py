@@ -57,6 +57,7 @@ def measure(folder: Path, sections: int) -> dict[str, Any]:
         "checkpoint": str(DATA / "checkpoints" / "cad_AC34.ckpt"),
         "roi": f"0:{sections},:,:",
         "workers": 1,
+        "dust.min_size": 0,  # which sweep does not look at
     }
     run, bars, seconds = folder / "run", Bars(), {}
     plan = plan_from_raw(raw.url, run, load_config(options=options))

@@ -88,9 +88,11 @@ class DustBlocks:
         part = self._leaf(node) if node.level == 0 else self._join(node)
         settled = part.settled
         save_faces(self._file("up", node, "faces"), part.faces)
-        save_value(self._file("up", node, "rows"), settled.rows,
-                   names=settled.sizes.names, voxels=settled.sizes.voxels)  # fmt: skip
-        save_value(self._file("up", node, "targets"), settled.targets)
+        sizes, targets = settled.sizes, settled.targets
+        save_value(
+            self._file("up", node, "settled"), settled.rows, names=sizes.names,
+            voxels=sizes.voxels, small=targets.fragments, becomes=targets.segments,
+        )  # fmt: skip
         return {"joined": settled.joined, "dropped": settled.dropped, "open": len(settled.rows)}
 
     def _leaf(self, node: Node) -> NodeDust:
@@ -110,9 +112,10 @@ class DustBlocks:
         return NodeDust(self._settled(node), faces)
 
     def _settled(self, node: Node) -> Settled:
-        rows = load_arrays(self._file("up", node, "rows"))
-        targets = take(Lut, load_arrays(self._file("up", node, "targets")))
-        return Settled(targets, Sizes(rows["names"], rows["voxels"]), take(Contacts, rows))
+        arrays = load_arrays(self._file("up", node, "settled"))
+        targets = Lut(arrays["small"], arrays["becomes"])
+        sizes = Sizes(arrays["names"], arrays["voxels"])
+        return Settled(targets, sizes, take(Contacts, arrays))
 
     def _down(self, node: Node) -> str:
         """Table of a node, through its parent's; returns the digest of the table."""

@@ -29,6 +29,14 @@ def test_the_published_student_segments_ac4_as_well_as_the_published_pipeline(ac
     assert scores.voi <= 0.72
 
 
+def test_without_its_dust_ac4_has_few_segments_and_no_worse_scores(ac4, affinities):
+    before = emslice.segment_affinities(affinities, min_size=0)
+    after = emslice.segment_affinities(affinities)
+    assert emslice.evaluate(after, ac4[1]).voi <= emslice.evaluate(before, ac4[1]).voi
+    assert len(np.unique(after)) < len(np.unique(before)) / 10
+    assert (after != before).mean() < 0.02
+
+
 def test_the_mean_linkage_works_on_real_em_too(ac4, affinities):
     segmentation = emslice.segment_affinities(affinities, 0.4, "mean")
     assert emslice.evaluate(segmentation, ac4[1]).voi <= 0.85
@@ -53,6 +61,6 @@ def test_waterz_on_the_same_fragments_agrees(ac4, affinities, capfd):
         )
     ).copy()
     capfd.readouterr()  # it prints from C++
-    ours = emslice.segment_affinities(affinities)
+    ours = emslice.segment_affinities(affinities, min_size=0)
     assert emslice.evaluate(theirs, ours).voi <= 0.15
     assert emslice.evaluate(ours, ac4[1]).voi <= emslice.evaluate(theirs, ac4[1]).voi + 0.03

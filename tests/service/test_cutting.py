@@ -207,6 +207,6 @@ def test_a_plan_for_a_cut_is_that_of_a_new_run_with_that_threshold(tmp_path):
 
     url = store_affinities(tmp_path)
     run_of(url, tmp_path / "run", 0.5)
-    options = {"agglomeration.threshold": 0.6, "block": list(BLOCK)}
+    options = {"agglomeration.threshold": 0.6, "block": list(BLOCK), "dust.min_size": 0}
     fresh = plan_from_affinities(url, tmp_path / "new", load_config(options=options))
     assert plan_cut(tmp_path / "run", 0.6).fingerprints == fresh.fingerprints

@@ -7,6 +7,7 @@ import emslice
 from emslice.config.schema import AgglomerationConfig, FragmentsConfig, SegmentConfig
 from emslice.geometry.boxes import Roi
 from emslice.ledger.fingerprint import fingerprint
+from emslice.service import plan
 from emslice.service.plan import _fingerprints
 from emslice.stages import agglomerate, predict
 from emslice.volumes.digest import digest_array
@@ -22,18 +23,27 @@ def affinities():
 
 
 @pytest.mark.parametrize(
-    ("linkage", "quantile", "expected"),
+    ("linkage", "quantile", "min_size", "expected"),
     [
-        ("quantile_max", 50, "3f896e53ebbf8ccd14d0a4fe03b14277c571fad339cf66df568505fbeb868791"),
-        ("quantile_max", 20, "5d210a4515b13e00f7bcc12a7e4683cc582438b9add2a3a1d76c4d3c0ce6e5bd"),
-        ("mean", 50, "a7a4e8352d3c12c2d7d406bff725ad2e7eede525765adbfa6594b700ee250af8"),
-        ("quantile", 50, "8312a8393a377718a4d1f46a9e39b23d56f8f049bbc5d5660f97c392f47e8e96"),
-        ("quantile", 20, "a41dad3f2e0018d67cac36514e699b04c112cef647038d5c851d9d386d9151f2"),
+        ("quantile_max", 50, 0, "3f896e53ebbf8ccd14d0a4fe03b14277c571fad339cf66df568505fbeb868791"),
+        ("quantile_max", 20, 0, "5d210a4515b13e00f7bcc12a7e4683cc582438b9add2a3a1d76c4d3c0ce6e5bd"),
+        ("mean", 50, 0, "a7a4e8352d3c12c2d7d406bff725ad2e7eede525765adbfa6594b700ee250af8"),
+        ("quantile", 50, 0, "8312a8393a377718a4d1f46a9e39b23d56f8f049bbc5d5660f97c392f47e8e96"),
+        ("quantile", 20, 0, "a41dad3f2e0018d67cac36514e699b04c112cef647038d5c851d9d386d9151f2"),
+        (
+            "quantile_max",
+            50,
+            30,
+            "58bbf1f425767f6f0a47dffe0777adaf0b8081e3f0c882c692a2b67ce5f3b293",
+        ),
+        ("mean", 50, 30, "0220b0c328bd28c9c893a6cb317e80f74ce33af334aae59d2b0d5c4fce140002"),
     ],
 )
-def test_the_segmentation_of_given_affinities_is_pinned(linkage, quantile, expected):
-    segments = emslice.segment_affinities(affinities(), 0.5, linkage, quantile=quantile, min_size=0)
-    assert (agglomerate.VERSION, predict.VERSION) == (1, 1)
+def test_the_segmentation_of_given_affinities_is_pinned(linkage, quantile, min_size, expected):
+    segments = emslice.segment_affinities(
+        affinities(), 0.5, linkage, quantile=quantile, min_size=min_size
+    )
+    assert (agglomerate.VERSION, predict.VERSION, plan.DUST_VERSION) == (1, 1, 1)
     assert digest_array(segments) == expected
 
 
@@ -45,7 +55,7 @@ def test_the_segmentation_of_given_affinities_is_pinned(linkage, quantile, expec
     ],
 )
 def test_so_is_that_with_fragments_in_three_dimensions(linkage, expected):
-    segments = emslice.segment_affinities(affinities(), 0.5, linkage, dimensions=3)
+    segments = emslice.segment_affinities(affinities(), 0.5, linkage, dimensions=3, min_size=0)
     assert agglomerate.VERSION == 1
     assert digest_array(segments) == expected
 
