@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from emslice.errors import ConfigError
 
 REACH = (9, 27)
-"""Lengths of the repulsive edges, voxels."""
+"""Lengths of the repulsive edges, voxels; chosen on the crop of docs/results/postprocess.md."""
 
 
 def mutex_section(codes: NDArray[np.uint8], reach: tuple[int, ...] = REACH) -> NDArray[np.uint64]:
