@@ -7,8 +7,9 @@ Per section, as CAD and EM-SliceCrafter make their fragments (``utils/fragment.p
     seeds     = 4-connected components of the regional maxima of d2
     flood     = seeded watershed, 4-connected, on the boundary 510 - A_y - A_x
 
-Plateaus and equal heights are settled by scikit-image's queue, and the distance sees as far as the
-section goes: the result depends on the section given, so on the block. Needs scikit-image.
+Plateaus and equal heights are settled by mahotas' queue, and the distance sees as far as the
+section goes: the result depends on the section given, so on the block. Needs mahotas, which the
+authors use; another library's queue gives other fragments (docs/results/postprocess.md).
 """
 
 from __future__ import annotations
@@ -28,27 +29,22 @@ def flood_section(codes: NDArray[np.uint8]) -> NDArray[np.int32]:
         Affinities along z, y, x; z is not looked at.
     """
     check_flood()
-    from scipy import ndimage
-    from skimage.morphology import local_maxima
-    from skimage.segmentation import watershed
+    import mahotas
 
     total = codes[1].astype(np.uint16) + codes[2]
     inside = total > 255
     if inside.all():  # no voxel to measure from: one plateau
         return np.ones(inside.shape, np.int32)
-    squared = np.square(ndimage.distance_transform_edt(inside)).round().astype(np.int32)
-    seeds, n = ndimage.label(local_maxima(squared, connectivity=1))
-    if n == 0:  # all outside: scikit-image finds no maximum on a plateau that fills the section
-        return np.ones(inside.shape, np.int32)
-    flooded: NDArray[np.int32] = watershed(510 - total, seeds, connectivity=1)
+    seeds, _ = mahotas.label(mahotas.regmax(mahotas.distance(inside)))
+    flooded: NDArray[np.int32] = mahotas.cwatershed(510 - total, seeds).astype(np.int32)
     return flooded
 
 
 def check_flood() -> None:
-    """Raise `ConfigError` unless scikit-image is installed."""
+    """Raise `ConfigError` unless mahotas is installed."""
     try:
-        import skimage  # noqa: F401
+        import mahotas  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "fragments.method: flood needs scikit-image. Install it: pip install emslice[compare]"
+            "fragments.method: flood needs mahotas. Install it: pip install emslice[compare]"
         ) from None

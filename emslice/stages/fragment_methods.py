@@ -4,7 +4,7 @@
 method         what it is                                           needs
 =============  ===================================================  ==========================
 ``rainfall``   ``ops/fragments.py``: the same in every blocking     nothing else
-``flood``      ``ops/flood.py``: the published seeds and flood      scikit-image
+``flood``      ``ops/flood.py``: the published seeds and flood      mahotas
 ``mutex``      ``ops/mutex.py``: mutex watershed of sections        bioimage-cpp
 =============  ===================================================  ==========================
 
@@ -29,7 +29,7 @@ INVARIANT = "rainfall"
 ALONE: dict[str, LabelSection] = {"flood": flood_section, "mutex": mutex_section}
 """Methods that label the sections of a block without a look beyond it."""
 
-LIBRARIES = {"flood": "scikit-image", "mutex": "bioimage-cpp"}
+LIBRARIES = {"flood": "mahotas", "mutex": "bioimage-cpp"}
 """Whose version is part of the result."""
 
 _CHECKS = {"flood": check_flood, "mutex": check_mutex}

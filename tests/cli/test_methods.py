@@ -59,7 +59,7 @@ def segmentation_of(run, stored, folder, *options):
 def test_one_block_gives_the_segmentation_of_the_python_api(
     run, stored, codes, tmp_path, fragments, method, linkage
 ):
-    for needed in {"flood": ["skimage"], "mutex": ["bioimage_cpp"]}.get(fragments, ["waterz"]):
+    for needed in {"flood": ["mahotas"], "mutex": ["bioimage_cpp"]}.get(fragments, ["waterz"]):
         pytest.importorskip(needed)
     chosen = {"fragments.method": fragments, "agglomeration.method": method}
     chosen["agglomeration.linkage"] = linkage
@@ -75,7 +75,7 @@ def test_one_block_gives_the_segmentation_of_the_python_api(
 def test_flood_fragments_end_at_the_sides_of_a_block_and_not_at_its_top(
     run, stored, codes, tmp_path
 ):
-    pytest.importorskip("skimage")
+    pytest.importorskip("mahotas")
     flood = ("--set", "fragments.method=flood")
     whole = emslice.segment_affinities(codes, THRESHOLD, fragments="flood")
     layers = segmentation_of(run, stored, tmp_path / "a", *flood, "--block", "2,48,61")

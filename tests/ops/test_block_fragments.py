@@ -47,7 +47,7 @@ def test_a_voxel_without_affinities_belongs_to_no_fragment():
 
 
 def test_threads_change_nothing():
-    pytest.importorskip("skimage")
+    pytest.importorskip("mahotas")
     codes = smooth_codes((5, 31, 47))
     one, three = (fragments_of_sections(flood_section, codes, workers=n) for n in (1, 3))
     np.testing.assert_array_equal(one.labels, three.labels)
@@ -55,7 +55,7 @@ def test_threads_change_nothing():
 
 
 def test_a_flood_has_one_connected_label_around_each_maximum_of_the_distance():
-    pytest.importorskip("skimage")
+    pytest.importorskip("mahotas")
     codes = smooth_codes((1, 40, 57))[:, 0]
     labels = flood_section(codes)
     assert labels.min() == 1
@@ -78,7 +78,7 @@ def test_a_flood_has_one_connected_label_around_each_maximum_of_the_distance():
 
 @pytest.mark.parametrize("code", [1, 255])
 def test_a_section_without_a_boundary_or_without_an_inside_is_one_flood(code):
-    pytest.importorskip("skimage")
+    pytest.importorskip("mahotas")
     assert (flood_section(np.full((3, 6, 11), code, np.uint8)) == 1).all()
 
 
@@ -94,7 +94,7 @@ def test_a_mutex_watershed_parts_two_halves_by_a_membrane():
 
 
 @pytest.mark.parametrize(
-    ("method", "module"), [(flood_section, "skimage"), (mutex_section, "bioimage_cpp")]
+    ("method", "module"), [(flood_section, "mahotas"), (mutex_section, "bioimage_cpp")]
 )
 def test_a_missing_library_is_refused_with_the_command_that_installs_it(
     method, module, monkeypatch
