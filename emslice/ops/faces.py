@@ -7,15 +7,14 @@ again; exits are looked up in them; and a fragment that touches one of them is o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emslice.geometry.boxes import Coordinate, Roi, within
-from emslice.ops.contacts import Contacts, combine, contacts_across
+from emslice.geometry.boxes import Roi, within
 from emslice.ops.lut import Lut
 
 AXES = range(3)
@@ -86,31 +85,49 @@ def join_faces(children: Sequence[Faces], box: Roi) -> Faces:
     )
 
 
-def contacts_between(children: Sequence[Faces], histograms: bool = False) -> Contacts:
-    """Rows across the faces that blocks of one grid have in common."""
-    by_begin: Mapping[tuple[int, ...], Faces] = {
-        tuple(int(n) for n in child.box.begin): child for child in children
-    }
-    found = []
-    for child in children:
-        for axis in AXES:
-            step = Coordinate(int(child.box.shape[axis]) if i == axis else 0 for i in AXES)
-            later = by_begin.get(tuple(int(n) for n in child.box.begin + step))
-            if later is not None:
-                planes = child.upper[axis], later.lower[axis], later.codes[axis]
-                found.append(contacts_across(*planes, histograms))
-    return combine(found)
+@dataclass(frozen=True)
+class Sides:
+    """Which labels touch each side of a box: ascending, without 0, for the axes z, y, x."""
+
+    box: Roi
+    lower: tuple[NDArray[np.uint64], ...]
+    upper: tuple[NDArray[np.uint64], ...]
 
 
-def touching(faces: Faces, roi: Roi) -> NDArray[np.uint64]:
-    """Labels on faces behind which there is more of the volume, ascending, without 0."""
-    planes = []
+def sides_of(faces: Faces) -> Sides:
+    """Sides of a block."""
+
+    def labels(planes: tuple[NDArray[np.uint64], ...]) -> tuple[NDArray[np.uint64], ...]:
+        return tuple(_without_0(plane.ravel()) for plane in planes)
+
+    return Sides(faces.box, labels(faces.lower), labels(faces.upper))
+
+
+def join_sides(children: Sequence[Sides], box: Roi) -> Sides:
+    """Sides of a box from those of the blocks or nodes that fill it."""
+
+    def labels(axis: int, last: bool) -> NDArray[np.uint64]:
+        outer, found = layer(box, axis, last), [np.zeros(0, np.uint64)]
+        for child in children:
+            if outer.contains(layer(child.box, axis, last)):
+                found.append((child.upper if last else child.lower)[axis])
+        return _without_0(np.concatenate(found))
+
+    lower, upper = (tuple(labels(axis, last) for axis in AXES) for last in (False, True))
+    return Sides(box, lower, upper)
+
+
+def touching(sides: Sides, roi: Roi) -> NDArray[np.uint64]:
+    """Labels on sides behind which there is more of the volume, ascending."""
+    found = [np.zeros(0, np.uint64)]
     for axis in AXES:
-        if faces.box.begin[axis] > roi.begin[axis]:
-            planes.append(faces.lower[axis])
-        if faces.box.end[axis] < roi.end[axis]:
-            planes.append(faces.upper[axis])
-    if not planes:
-        return np.zeros(0, np.uint64)
-    labels = np.unique(np.concatenate([plane.ravel() for plane in planes]))
+        if sides.box.begin[axis] > roi.begin[axis]:
+            found.append(sides.lower[axis])
+        if sides.box.end[axis] < roi.end[axis]:
+            found.append(sides.upper[axis])
+    return _without_0(np.concatenate(found))
+
+
+def _without_0(labels: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    labels = np.unique(labels)
     return labels[labels != 0]

@@ -54,7 +54,7 @@ def plant(rows, n_nodes):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def meeting_times(parent, time, pairs):  # type: ignore[no-untyped-def]
-    """Time at which the nodes of each pair, shape (P, 2), are connected; `NEVER` if they are not."""
+    """Time at which the nodes of each pair, shape (P, 2), are connected; `NEVER` if not."""
     out = np.empty(pairs.shape[0], np.int64)
     for i in range(pairs.shape[0]):
         a, b, last = pairs[i, 0], pairs[i, 1], -1
@@ -112,6 +112,6 @@ def fill_bins(weight, limit):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def rename(label, child, parent):  # type: ignore[no-untyped-def]
-    """Note merges, sorted by child, in place: the present name of each name; parents are smaller."""
+    """Note merges, sorted by child, in place: the present name of each name."""
     for i in range(child.size):
-        label[child[i]] = label[parent[i]]
+        label[child[i]] = label[parent[i]]  # parents are smaller: theirs is known

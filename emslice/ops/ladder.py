@@ -38,6 +38,9 @@ from emslice.ops.spill import RowStore, Spread, load
 SHARE = 8
 """Of the budget, one in so many is a partition of the rows, a buffer, or the forest."""
 
+NODE_BYTES = 60
+"""Of the budget, a node: what is left is for rows, and that is a quarter at least."""
+
 LEAST_BYTES = 2048
 """Of a partition: below, there would be nothing in most of them."""
 
@@ -118,6 +121,7 @@ class _Ladder:
             spread.add(rows, self._part_of(rows.pairs))
         spread.flush()
         self.names, self.waiting = names, np.isin(names, touching)
+        self.budget = max(self.budget // 4, self.budget - NODE_BYTES * len(names))
         self.label = np.arange(len(names))
         self.rest_bytes = np.zeros(len(names), np.int64)
 
@@ -159,7 +163,7 @@ class _Ladder:
         # A row of a name that was given up has been sent on under the new one.
         rows = union_equal(take_rows(rows, (self.label[ends] == ends).all(axis=1)))
         ends = rows.pairs.astype(np.int64)
-        final = self.waiting[ends].all(axis=1)  # neither end ever merges: the row cannot change
+        final = np.all(self.waiting[ends], axis=1)  # neither end ever merges: the row cannot change
         rest, rows = take_rows(rows, final), take_rows(rows, ~final)
         self.store.drop(bucket)
         if len(rest):
@@ -184,14 +188,14 @@ class _Ladder:
     def _merge(self, rows: OpenGraph, cut: Keys | None) -> None:
         """Run whole components down to the cut."""
         nodes, edges = np.unique(rows.pairs.astype(np.int64), return_inverse=True)
-        edges = edges.reshape(-1, 2).astype(np.int32)
+        ends = edges.reshape(-1, 2).astype(np.int32)
         order = tie_order(rows.tie_pairs, rows.tie_contacts)
         lowest, n_best = self.lowest, None
         if cut is not None:
             lowest = int(cut.score[0])
             n_best = n_better_ties(rows, cut.tie_pairs[0], int(cut.tie_contacts[0]))
         waiting, statistics = self.waiting[nodes], rows_of(rows, self.linkage)
-        end = run_best_first(edges, statistics, order, waiting, lowest, self.linkage, n_best)
+        end = run_best_first(ends, statistics, order, waiting, lowest, self.linkage, n_best)
         self.waiting[nodes[end.name[waiting & (end.name >= 0)]]] = True
         by_child = np.argsort(end.merges[:, 0])
         merges = nodes[end.merges[by_child]]

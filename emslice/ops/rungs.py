@@ -78,7 +78,7 @@ def grow_forest(forest: Keys | None, more: Keys, limit: int) -> Keys:
 
 
 def components(forest: Keys, rows: Iterable[Keys], is_all: bool, limit: int) -> Components:
-    """Cut as low as no component has more than ``limit`` bytes of rows inside, but one row at least.
+    """Cut as low as no component has more than ``limit`` bytes inside, but below one row at least.
 
     Parameters
     ----------

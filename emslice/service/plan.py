@@ -20,8 +20,9 @@ from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.profile import ComputeProfile, resolve_profile
 from emslice.ops.intensity import check_window
 from emslice.ops.linkage import Linkage
-from emslice.service.machine import check_writable, n_cores
+from emslice.service.machine import check_writable, default_node_memory, n_cores
 from emslice.stages import agglomerate, predict
+from emslice.units import parse_bytes
 from emslice.volumes import Volume, open_volume
 from emslice.volumes.places import local_path
 
@@ -52,6 +53,9 @@ class Plan:
 
     block_shape: tuple[int, int, int]
     workers: int
+    node_memory: int
+    """Bytes for the graph of a node above the blocks."""
+
     warnings: tuple[str, ...]
 
     @property
@@ -174,9 +178,12 @@ def _finish(
     prints = _fingerprints(config, roi, block, checkpoint, profile, identity)
     warnings = _warnings(raw, checkpoint)
     workers = config.workers or n_cores()
+    given = config.agglomeration.node_memory
+    memory = default_node_memory(workers) if given is None else parse_bytes(given)
     return Plan(
-        folder, config, raw, affinities, roi, checkpoint, profile, prints, block, workers, warnings
-    )
+        folder, config, raw, affinities, roi, checkpoint, profile, prints, block, workers, memory,
+        warnings,
+    )  # fmt: skip
 
 
 def _state(folder: Path) -> str:
@@ -213,7 +220,7 @@ def _fingerprints(
         facts["histograms"] = True  # other linkages must not pay for them: 1 byte a voxel
     stages.append(("fragments", agglomerate.VERSION, facts))
     stages.append(("stitch", agglomerate.VERSION, {}))
-    facts = {"linkage": method.linkage, "lowest": method.lowest}
+    facts = {"linkage": method.linkage, "lowest": method.lowest, "tables": 2}
     if method.linkage != "mean":
         facts["quantile"] = method.quantile
     stages.append(("agglomerate", agglomerate.VERSION, facts))

@@ -10,6 +10,7 @@ from emslice.geometry.lattice import Z_RUN, TileLattice
 from emslice.geometry.neighborhood import NEAREST
 from emslice.ledger.fingerprint import fingerprint
 from emslice.ops.linkage import Linkage, integer_threshold
+from emslice.service.machine import BASE_BYTES
 from emslice.service.plan import Plan
 from emslice.stages.agglomeration import AgglomerateBlocks, CutBlocks
 from emslice.stages.fragments import FragmentBlocks
@@ -28,9 +29,6 @@ from emslice.stages.tiles import (
 CHUNK = (16, 256, 256)
 """Chunks of the segmentation, voxels."""
 
-BASE_BYTES = 475 * 2**20
-"""A worker's interpreter and libraries, torch and compiled kernels among them."""
-
 READ_BYTES = 28
 """Of a fragments task, a voxel of its read box (measured: docs/results/blocks.md)."""
 
@@ -38,7 +36,7 @@ HISTOGRAM_BYTES = 16
 """More of a fragments task, a voxel of its block, where the linkage needs histograms."""
 
 GRAPH_BYTES = 12
-"""Of an agglomerate task, a voxel of its block (measured: docs/results/blocks.md)."""
+"""Of an agglomerate task on a block, a voxel of its block (measured: docs/results/blocks.md)."""
 
 TILE_BYTES = 1600
 """Of a call of the network, a pixel of a tile's read box."""
@@ -98,7 +96,8 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
     agglomerate = AgglomerateBlocks(
         stitch, linkage, integer_threshold(method.lowest),
-        folder("agglomerate"), prints["agglomerate"], BASE_BYTES + GRAPH_BYTES * voxels,
+        folder("agglomerate"), prints["agglomerate"],
+        BASE_BYTES + max(GRAPH_BYTES * voxels, plan.node_memory), plan.node_memory,
     )  # fmt: skip
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
     relabel = RelabelChunks(

@@ -8,21 +8,26 @@ order and how often, does not matter to the result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emslice.geometry.boxes import Roi, within
-from emslice.ops.contacts import Contacts, contacts_of, resolve
-from emslice.ops.faces import Faces, contacts_between, cut_faces, join_faces, touching
+from emslice.geometry.grid import Index
+from emslice.geometry.octree import Node, Octree
+from emslice.ops.contacts import Contacts, combine, contacts_across, contacts_of, resolve
+from emslice.ops.faces import Faces, Sides, cut_faces, join_sides, sides_of, touching
 from emslice.ops.fragments import Fragments, make_fragments
 from emslice.ops.linkage import Linkage
 from emslice.ops.lut import Lut
 from emslice.ops.merge_tree import MergeTree
 from emslice.ops.open_graph import Decided, OpenGraph, base_graph, decide, join_graphs
 from emslice.ops.region_graph import extract_edges
+
+ACROSS_ROWS = 2**18
+"""Rows between two blocks that are held before equal ones combine."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,10 @@ class BlockFragments:
 
 @dataclass(frozen=True)
 class NodeGraph:
-    """Open graph and faces of a node, resolved to whole fragments."""
+    """Open graph and sides of a node, resolved to whole fragments."""
 
     decided: Decided
-    faces: Faces
+    sides: Sides
 
 
 def fragment_block(
@@ -78,22 +83,45 @@ def fragment_block(
 def leaf_graph(
     rows: Contacts, faces: Faces, exits: Lut, roi: Roi, lowest: int, linkage: Linkage
 ) -> NodeGraph:
-    """What a block decides, once its exits are resolved."""
-    faces = faces.relabelled(exits)
-    graph = base_graph(resolve(rows, exits), linkage)
-    return NodeGraph(decide(graph, touching(faces, roi), lowest, linkage), faces)
+    """What a block decides, once its exits are resolved; its faces are resolved already."""
+    graph, sides = base_graph(resolve(rows, exits), linkage), sides_of(faces)
+    return NodeGraph(decide(graph, touching(sides, roi), lowest, linkage), sides)
+
+
+ThreePlanes = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8]]
+Planes = Callable[[int, Index, Index], ThreePlanes]
+"""Axis and two blocks that meet across it -> labels of the last layer of the one, labels and codes
+of the first layer of the other."""
+
+
+def graphs_across(
+    tree: Octree, node: Node, planes: Planes, linkage: Linkage, batch: int = ACROSS_ROWS
+) -> Iterator[OpenGraph]:
+    """Rows across the common faces of a node's children, some ``batch`` at a time.
+
+    Two blocks are looked at together, so that no plane of a node is ever in memory.
+    """
+    held: list[Contacts] = []
+    for axis, before, later in tree.facing(node):
+        held.append(contacts_across(*planes(axis, before, later), linkage.needs_histograms))
+        if sum(len(part) for part in held) > batch:
+            yield base_graph(combine(held), linkage)
+            held = []
+    yield base_graph(combine(held), linkage)
 
 
 def join_graph(
-    children: Sequence[NodeGraph], box: Roi, roi: Roi, lowest: int, linkage: Linkage
+    children: Sequence[NodeGraph],
+    across: Sequence[OpenGraph],
+    box: Roi,
+    roi: Roi,
+    lowest: int,
+    linkage: Linkage,
 ) -> NodeGraph:
-    """What a node decides, from its children and the contacts across their common faces."""
-    contacts = contacts_between([child.faces for child in children], linkage.needs_histograms)
-    across = base_graph(contacts, linkage)
-    parts: list[OpenGraph] = [child.decided.rest for child in children]
-    graph = join_graphs([*parts, across], linkage)
-    faces = join_faces([child.faces for child in children], box)
-    return NodeGraph(decide(graph, touching(faces, roi), lowest, linkage), faces)
+    """What a node decides, from its children and the rows across their common faces."""
+    graph = join_graphs([*(child.decided.rest for child in children), *across], linkage)
+    sides = join_sides([child.sides for child in children], box)
+    return NodeGraph(decide(graph, touching(sides, roi), lowest, linkage), sides)
 
 
 def lut_below(merges: MergeTree, above: Lut, threshold: float) -> Lut:

@@ -8,12 +8,20 @@ from emslice.geometry.octree import Node, Octree
 from emslice.ops import stitch
 from emslice.ops.linkage import integer_threshold
 from emslice.ops.lut import Lut
-from emslice.stages.blockwise import fragment_block, join_graph, leaf_graph, lut_below
+from emslice.stages.blockwise import (
+    fragment_block,
+    graphs_across,
+    join_graph,
+    leaf_graph,
+    lut_below,
+)
 
 EMPTY = Lut(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
 
-def segment_in_blocks(affinity, roi, domain, block_shape, linkage, threshold, lowest, radius):
+def segment_in_blocks(
+    affinity, roi, domain, block_shape, linkage, threshold, lowest, radius, join=join_graph
+):
     """Segmentation of a box, and all merges (child -> parent, score)."""
     grid = BlockGrid(roi, Coordinate(block_shape))
     tree = Octree(grid)
@@ -34,16 +42,22 @@ def segment_in_blocks(affinity, roi, domain, block_shape, linkage, threshold, lo
     ))  # fmt: skip
 
     least = integer_threshold(lowest)
+    faces = {i: part.faces.relabelled(exits[Node(0, i)]) for i, part in parts.items()}
+
+    def planes(axis, before, later):
+        return faces[before].upper[axis], faces[later].lower[axis], faces[later].codes[axis]
+
     graphs = {
         Node(0, index): leaf_graph(
-            part.rows, part.faces, exits[Node(0, index)], roi, least, linkage
+            part.rows, faces[index], exits[Node(0, index)], roi, least, linkage
         )
         for index, part in parts.items()
     }
     for level in levels:
         for node in tree.nodes(level):
             children = [graphs[child] for child in tree.children(node)]
-            graphs[node] = join_graph(children, tree.box(node), roi, least, linkage)
+            across = list(graphs_across(tree, node, planes, linkage, batch=7))
+            graphs[node] = join(children, across, tree.box(node), roi, least, linkage)
     luts = walk_down(tree, {tree.root: EMPTY}, lambda node, above, child: (
         lut_below(graphs[node].decided.merges, above, threshold)
         .of(graphs[child].decided.open_names)
