@@ -35,8 +35,8 @@ from emslice.ops.row_tables import (
 from emslice.ops.rungs import FOREST_BYTES, Components, components, grow_forest
 from emslice.ops.spill import RowStore, Spread, load
 
-SHARE = 8
-"""Of the budget, one in so many is a partition of the rows, a buffer, or the forest."""
+SHARE = 4
+"""Of the budget, one in so many is a partition of the rows, or a buffer."""
 
 NODE_BYTES = 60
 """Of the budget, a node: what is left is for rows, and that is a quarter at least."""
@@ -132,7 +132,7 @@ class _Ladder:
 
     def step(self, report: Callable[[Step], None]) -> bool:
         """Go down to the next cut; False if nothing was left to do."""
-        forest, limit = None, max(2, self.share // FOREST_BYTES)
+        forest, limit = None, max(2, self.budget // 3 // FOREST_BYTES)
         for part in range(self.n_parts):
             keys = self._settle(part)
             forest = grow_forest(forest, keys.take(keys.score >= self.lowest), limit)

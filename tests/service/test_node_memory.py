@@ -20,7 +20,7 @@ from emslice.service.plan import plan_from_affinities
 from emslice.service.segment import RunFailedError, segment
 from emslice.service.stages import stages_of
 
-TINY = {"agglomeration.node_memory": "8 KiB"}
+TINY = {"agglomeration.node_memory": "128 KiB"}
 LINKAGES = pytest.mark.parametrize("linkage", ["mean", "quantile_max", "quantile"])
 
 
@@ -46,9 +46,8 @@ def merges_in(run):
     """All merges of a run, ascending."""
     tables = [load_merges(p) for p in run.glob("stages/agglomerate/*/nodes/*/*/merges.parquet")]
     assert tables
-    return sorted(
-        row for t in tables for row in zip(t.child.tolist(), t.parent.tolist(), t.score.tolist())
-    )  # fmt: skip
+    columns = [(t.child.tolist(), t.parent.tolist(), t.score.tolist()) for t in tables]
+    return sorted(row for three in columns for row in zip(*three, strict=True))
 
 
 @LINKAGES
@@ -98,7 +97,7 @@ segment(plan_again(sys.argv[1]), Silent())
 """
 
 
-@pytest.mark.parametrize("after", [25, 26, 27, 28])
+@pytest.mark.parametrize("after", [26, 28])
 def test_a_run_killed_between_the_files_of_a_node_goes_on(tmp_path, after):
     url = store_affinities(tmp_path, seed=6)
     expected = digest_of(run_of(url, tmp_path / "whole", 0.5))
