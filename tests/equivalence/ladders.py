@@ -5,10 +5,12 @@ from typing import NamedTuple
 import numpy as np
 from reference.row_store import MemoryStore
 
+from emslice.ops.faces import join_sides, touching
 from emslice.ops.ladder import climb_down
 from emslice.ops.merge_tree import MergeTree
-from emslice.ops.open_graph import OpenGraph
+from emslice.ops.open_graph import Decided, OpenGraph
 from emslice.ops.row_tables import join_rows, sizes_of
+from emslice.stages.blockwise import NodeGraph
 
 
 class Found(NamedTuple):
@@ -25,3 +27,15 @@ def climb(graphs, touching, lowest, linkage, budget):
     rest = join_rows(list(climbed.rest))
     assert not any(key.startswith(("inside", "sorted")) for key in store.buckets)
     return steps, Found(climbed.merges, rest, climbed.open_names)
+
+
+def joining(budget):
+    """``join_graph`` of ``stages/blockwise.py`` with few rows in memory."""
+
+    def join(children, across, box, roi, lowest, linkage):
+        sides = join_sides([child.sides for child in children], box)
+        graphs = [*(child.decided.rest for child in children), *across]
+        _, found = climb(graphs, touching(sides, roi), lowest, linkage, budget)
+        return NodeGraph(Decided(found.merges, found.rest, found.open_names), sides)
+
+    return join

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
-from equivalence.ladders import climb
+from equivalence.blocks import roi_in, segment_in_blocks, whole
+from equivalence.ladders import climb, joining
+from equivalence.test_blocks_equal_whole import cases as volumes
+from equivalence.test_blocks_equal_whole import random_affinity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.strategies import graph_of, id_lists, linkages, multigraphs, thresholds
 
-from emslice.ops.contacts import contacts_of
-from emslice.ops.linkage import integer_threshold
+from emslice.ops.contacts import combine, contacts_of
+from emslice.ops.linkage import LINKAGES, Linkage, integer_threshold
 from emslice.ops.open_graph import base_graph, decide, join_graphs
 
 BUDGETS = st.sampled_from([1, 600, 3000, 10_000, 10**9])
@@ -63,3 +66,45 @@ def test_the_ladder_ends_where_one_graph_in_memory_does(**case):
 @given(**cases)
 def test_many_more_ladders_do_too(**case):
     assert_same(**case)
+
+
+def check_volume(case, budget):
+    affinity = random_affinity(case)
+    roi, domain = roi_in(case["shape"], case["offset"], case["margin"])
+    method = (case["linkage"], max(0.5, case["lowest"]), case["lowest"], case["radius"])
+    join = joining(budget)
+    blocks, merges = segment_in_blocks(affinity, roi, domain, case["block"], *method, join=join)
+    segments, all_merges = whole(affinity, roi, domain, *method)
+    assert merges == all_merges
+    np.testing.assert_array_equal(blocks, segments)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(volumes, st.sampled_from([5000, 20_000]))
+def test_a_volume_whose_nodes_go_down_the_ladder_is_that_of_the_whole(case, budget):
+    check_volume(case, budget)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(volumes, BUDGETS)
+def test_many_more_volumes_are_too(case, budget):
+    check_volume(case, budget)
+
+
+@pytest.mark.parametrize("name", LINKAGES)
+def test_saturated_rows_are_cut_by_contacts_and_hash(name):
+    rng = np.random.default_rng(3)
+    rows = [(u, v, {255: int(rng.integers(1, 4))}) for u in range(1, 9) for v in range(u + 1, 14)]
+    table = contacts_of(graph_of(rows), np.arange(14, dtype=np.uint64) ** 2)
+    steps = assert_same([table, combine([])], Linkage(name), 0.3, 6000, 0.0, 0)
+    assert len(steps) > 2
+    assert {step.cut for step in steps[:-1]} == {255 / 256}
+
+
+def test_two_nodes_of_any_degree_are_a_component_of_one_row():
+    rows = [(1, v, {200 - v: 1}) for v in range(2, 40)]
+    table = contacts_of(graph_of(rows), np.arange(40, dtype=np.uint64))
+    steps = assert_same([table], Linkage("mean"), 0.3, 1, 0.0, 0)
+    assert {step.components for step in steps} == {1}
+    assert len(steps) == 38
