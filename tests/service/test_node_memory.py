@@ -14,13 +14,13 @@ from emslice.config.load import load_config
 from emslice.errors import ConfigError
 from emslice.ledger.merges import load_merges
 from emslice.ledger.rows import ParquetStore
-from emslice.service.again import plan_again
+from emslice.service.again import plan_again, release_failed
 from emslice.service.machine import BASE_BYTES
 from emslice.service.plan import plan_from_affinities
 from emslice.service.segment import RunFailedError, segment
 from emslice.service.stages import stages_of
 
-TINY = {"agglomeration.node_memory": "128 KiB"}
+TINY = {"agglomeration.node_memory": "200 KiB"}
 LINKAGES = pytest.mark.parametrize("linkage", ["mean", "quantile_max", "quantile"])
 
 
@@ -97,7 +97,7 @@ segment(plan_again(sys.argv[1]), Silent())
 """
 
 
-@pytest.mark.parametrize("after", [26, 28])
+@pytest.mark.parametrize("after", [27, 34])
 def test_a_run_killed_between_the_files_of_a_node_goes_on(tmp_path, after):
     url = store_affinities(tmp_path, seed=6)
     expected = digest_of(run_of(url, tmp_path / "whole", 0.5))
@@ -107,8 +107,6 @@ def test_a_run_killed_between_the_files_of_a_node_goes_on(tmp_path, after):
         patch.setattr("emslice.stages.agglomeration.save_merges", lambda *a: 1 / 0)
         with pytest.raises(RunFailedError):
             segment(plan, Silent())
-    from emslice.service.again import release_failed
-
     release_failed(tmp_path / "run")
     path = f"{Path(__file__).parents[1]}:{os.environ.get('PYTHONPATH', '')}"
     done = subprocess.run(
