@@ -48,12 +48,26 @@ def decide_stored(
             return Climbed(decided.merges, iter([decided.rest]), decided.open_names)
         held.append(more)
         size += int(sizes_of(more).sum())
-    shutil.rmtree(scratch, ignore_errors=True)  # of an attempt that was killed
+    tables = chain(held, across)
+    del held
+    return _climb(below, tables, touching, lowest, linkage, memory, scratch)
+
+
+def _climb(
+    below: Sequence[Path],
+    across: Iterator[OpenGraph],
+    touching: NDArray[np.uint64],
+    lowest: int,
+    linkage: Linkage,
+    memory: int,
+    scratch: Path,
+) -> Climbed:
+    """The same from disk, in a folder that an attempt that was killed may have filled."""
+    shutil.rmtree(scratch, ignore_errors=True)
     store, size = ParquetStore(scratch, linkage), sum(stored_size(path) for path in below)
-    for table in chain(held, across):
+    for table in across:
         store.append("across", table)
         size += int(sizes_of(table).sum())
-    held.clear()
     batch = max(1, memory // SHARE // ROW_BYTES)
     stored = (table for path in below for table in iter_rows(path, batch))
     sources = chain(stored, store.pieces("across"))
