@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from emslice.units import human_bytes, parse_bytes
 
 Positive = Annotated[int, Field(ge=1)]
 
 
 DEFAULT_LOWEST = 0.3
 """Contagion grows below (design.md 8); between here and the threshold every cut is free."""
+
+LEAST_NODE_MEMORY = 4096
+"""Bytes. Below, every row would be a step."""
 
 
 DEFAULT_RADIUS = {2: 64, 3: 32}
@@ -81,6 +86,17 @@ class AgglomerationConfig(Strict):
     method: Literal["exact", "waterz"] = "exact"
     """Only exact is the same in every blocking. waterz needs emslice[compare], stored affinities
     and a block that holds the whole ROI, and knows no merge but those at the threshold."""
+
+    node_memory: str | None = None
+    """Memory for the graph of a node above the blocks, such as "4 GiB"; a larger graph is worked
+    off in parts from disk. By default half of what a worker has. Never changes the result."""
+
+    @field_validator("node_memory")
+    @classmethod
+    def _is_a_size(cls, value: str | None) -> str | None:
+        if value is not None and parse_bytes(value) < LEAST_NODE_MEMORY:
+            raise ValueError(f"a node needs at least {human_bytes(LEAST_NODE_MEMORY)}")
+        return value
 
     @model_validator(mode="after")
     def _lowest_is_lowest(self) -> AgglomerationConfig:

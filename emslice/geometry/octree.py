@@ -56,6 +56,22 @@ class Octree:
         z, y, x = (i // 2 for i in node.index)
         return Node(node.level + 1, (z, y, x))
 
+    def facing(self, node: Node) -> Iterator[tuple[int, Index, Index]]:
+        """Axis and places of any two blocks that meet across a common face of its children."""
+        places = [
+            range(i << node.level, min((i + 1) << node.level, n))
+            for i, n in zip(node.index, self.grid.shape, strict=True)
+        ]
+        for axis, along in enumerate(places):
+            later = along.start + (1 << node.level >> 1)
+            if node.level == 0 or later >= along.stop:
+                continue
+            here = [*places[:axis], range(later, later + 1), *places[axis + 1 :]]
+            for z, y, x in product(*here):
+                before = [z, y, x]
+                before[axis] -= 1
+                yield axis, (before[0], before[1], before[2]), (z, y, x)
+
     def box(self, node: Node) -> Roi:
         """Voxels of a node."""
         shape = self.grid.block_shape * 2**node.level

@@ -22,8 +22,8 @@ def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Arrays that `save_arrays` wrote.
+def load_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
+    """Arrays that `save_arrays` wrote: those of some names, or all.
 
     Raises
     ------
@@ -32,6 +32,6 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+            return {name: file[name] for name in names or file.files}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise StorageError(f"{path}: not a readable table: {error}") from error

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace a file; after a crash it holds the old bytes or the new ones."""
+    with write_aside(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def write_aside(path: Path) -> Iterator[Path]:
+    """A path to write to, in a folder that exists; what is there in the end becomes the file."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
+    yield partial
+    with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
     sync_folder(path.parent)

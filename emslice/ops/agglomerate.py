@@ -100,20 +100,25 @@ def run_best_first(
     waiting: NDArray[np.bool_],
     lowest: int,
     linkage: Linkage,
+    n_best: int | None = None,
 ) -> End:
     """Queue the edges that reach ``lowest`` and merge best first; ``waiting`` has a node each.
 
-    ``order`` are the edges in the order of ties.
+    ``order`` are the edges in the order of ties. Of those whose score is ``lowest``, only the
+    first ``n_best`` in that order count; all, by default.
     """
     if len(edges) >= 2**30:
         raise GeometryError(f"{len(edges)} edges in one graph; at most 2^30 fit. Use more blocks.")
     lowest = min(lowest, SCALE - 1)  # no score reaches it, and 2^24 would leave the key's 63 bits
     is_mean = linkage.name == "mean"
     key = keys_of(is_mean, linkage.quantile, order, rows)
-    queue = np.sort(key[key >= np.int64(lowest) << RANK_BITS])[::-1].copy()
+    floor = np.int64(lowest) << RANK_BITS
+    if n_best is not None:
+        floor += 2**RANK_BITS - n_best  # ranks fall in keys, and 0 is the best
+    queue = np.sort(key[key >= floor])[::-1].copy()
     graph = _adjacency(edges, len(waiting))
     merges, scores, name = merge_best_first(
-        graph, rows, key, order, queue, waiting, lowest, is_mean, linkage.quantile
+        graph, rows, key, order, queue, waiting, floor, is_mean, linkage.quantile
     )
     return End(merges, scores, name, key, graph.ends[:, :2])
 

@@ -102,15 +102,49 @@ def contacts_between(children: Sequence[Faces], histograms: bool = False) -> Con
     return combine(found)
 
 
-def touching(faces: Faces, roi: Roi) -> NDArray[np.uint64]:
-    """Labels on faces behind which there is more of the volume, ascending, without 0."""
-    planes = []
+@dataclass(frozen=True)
+class Sides:
+    """Which labels touch each side of a box: ascending, without 0, for the axes z, y, x."""
+
+    box: Roi
+    lower: tuple[NDArray[np.uint64], ...]
+    upper: tuple[NDArray[np.uint64], ...]
+
+
+def sides_of(faces: Faces) -> Sides:
+    """Sides of a block."""
+
+    def labels(planes: tuple[NDArray[np.uint64], ...]) -> tuple[NDArray[np.uint64], ...]:
+        return tuple(_without_0(plane.ravel()) for plane in planes)
+
+    return Sides(faces.box, labels(faces.lower), labels(faces.upper))
+
+
+def join_sides(children: Sequence[Sides], box: Roi) -> Sides:
+    """Sides of a box from those of the blocks or nodes that fill it."""
+
+    def labels(axis: int, last: bool) -> NDArray[np.uint64]:
+        outer, found = layer(box, axis, last), [np.zeros(0, np.uint64)]
+        for child in children:
+            if outer.contains(layer(child.box, axis, last)):
+                found.append((child.upper if last else child.lower)[axis])
+        return _without_0(np.concatenate(found))
+
+    lower, upper = (tuple(labels(axis, last) for axis in AXES) for last in (False, True))
+    return Sides(box, lower, upper)
+
+
+def touching(sides: Sides, roi: Roi) -> NDArray[np.uint64]:
+    """Labels on sides behind which there is more of the volume, ascending."""
+    found = [np.zeros(0, np.uint64)]
     for axis in AXES:
-        if faces.box.begin[axis] > roi.begin[axis]:
-            planes.append(faces.lower[axis])
-        if faces.box.end[axis] < roi.end[axis]:
-            planes.append(faces.upper[axis])
-    if not planes:
-        return np.zeros(0, np.uint64)
-    labels = np.unique(np.concatenate([plane.ravel() for plane in planes]))
+        if sides.box.begin[axis] > roi.begin[axis]:
+            found.append(sides.lower[axis])
+        if sides.box.end[axis] < roi.end[axis]:
+            found.append(sides.upper[axis])
+    return _without_0(np.concatenate(found))
+
+
+def _without_0(labels: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    labels = np.unique(labels)
     return labels[labels != 0]

@@ -257,14 +257,14 @@ def _contract(graph, rows, key, edge, is_mean, quantile):
 
 
 @njit(nogil=True, cache=True)
-def merge_best_first(graph, rows, key, order, queue, waiting, lowest, is_mean, quantile):
-    """Merges down to ``lowest``, their scores, and each node's cluster name, -1 if merged away.
+def merge_best_first(graph, rows, key, order, queue, waiting, floor, is_mean, quantile):
+    """Merges down to a key, their scores, and each node's cluster name, -1 if merged away.
 
-    ``queue`` has the keys that reach ``lowest``, falling; ``order`` the edge of each rank.
+    ``queue`` has the keys that reach ``floor``, falling; ``order`` the edge of each rank.
     ``graph``, ``rows``, ``key`` (-1 for what is no edge any more) and ``waiting`` are left as the
     loop leaves them.
     """
-    floor, n_nodes = np.int64(lowest) << RANK_BITS, graph.head.size
+    n_nodes = graph.head.size
     name = np.arange(n_nodes).astype(np.int32)
     merges, scores = np.empty((n_nodes, 2), np.int32), np.empty(n_nodes, np.int32)
     heap = np.empty((queue.size, 2), np.int64)

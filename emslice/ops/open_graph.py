@@ -171,7 +171,7 @@ def decide(
     nodes = np.unique(graph.pairs)
     edges = np.searchsorted(nodes, graph.pairs).astype(np.int32)
     order = tie_order(graph.tie_pairs, graph.tie_contacts)
-    waiting, rows = np.isin(nodes, touching), _rows(graph, linkage)
+    waiting, rows = np.isin(nodes, touching), rows_of(graph, linkage)
     end = run_best_first(edges, rows, order, waiting, lowest, linkage)
     left = np.flatnonzero(end.key >= 0)
     left = left[waiting[end.ends[left]].all(axis=1)]
@@ -183,7 +183,7 @@ def decide(
     return Decided(MergeTree(child, parent, end.scores[by_child], lowest), rest, waits)
 
 
-def _rows(graph: OpenGraph, linkage: Linkage) -> Rows:
+def rows_of(graph: OpenGraph, linkage: Linkage) -> Rows:
     """Statistics as agglomeration works on them: own copies."""
     if linkage.name == "mean":
         return mean_rows(graph.number, graph.total)

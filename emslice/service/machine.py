@@ -9,6 +9,14 @@ from pathlib import Path
 from emslice.errors import ConfigError
 from emslice.units import human_bytes
 
+BASE_BYTES = 475 * 2**20
+"""A worker's interpreter and libraries, torch and compiled kernels among them."""
+
+
+def default_node_memory(workers: int) -> int:
+    """Bytes for the graph of a node: half of what one of some workers has beside its libraries."""
+    return max(64 * 2**20, (free_memory() // workers - BASE_BYTES) // 2)
+
 
 def n_cores() -> int:
     """Cores this process may use."""

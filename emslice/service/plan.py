@@ -20,7 +20,7 @@ from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.profile import ComputeProfile, resolve_profile
 from emslice.ops.intensity import check_window
 from emslice.ops.linkage import Linkage
-from emslice.service.machine import check_writable, n_cores
+from emslice.service.machine import check_writable, default_node_memory, n_cores
 from emslice.service.masking import open_mask
 from emslice.service.methods import (
     check_run_methods,
@@ -29,6 +29,7 @@ from emslice.service.methods import (
     waterz_facts,
 )
 from emslice.stages import agglomerate, predict
+from emslice.units import parse_bytes
 from emslice.volumes import Volume, open_volume
 from emslice.volumes.places import local_path
 
@@ -61,6 +62,9 @@ class Plan:
 
     block_shape: tuple[int, int, int]
     workers: int
+    node_memory: int
+    """Bytes for the graph of a node above the blocks."""
+
     warnings: tuple[str, ...]
     mask: Volume | None = None
     """Voxels where it is 0 belong to no segment."""
@@ -190,8 +194,10 @@ def _finish(
     prints = _fingerprints(config, roi, block, checkpoint, profile, identity, mask)
     warnings = (*_warnings(raw, checkpoint), *_anisotropy(config, source))
     workers = config.workers or n_cores()
+    given = config.agglomeration.node_memory
+    memory = default_node_memory(workers) if given is None else parse_bytes(given)
     return Plan(
-        folder, config, raw, affinities, roi, checkpoint, profile, prints, block, workers,
+        folder, config, raw, affinities, roi, checkpoint, profile, prints, block, workers, memory,
         warnings, mask,
     )  # fmt: skip
 
@@ -233,7 +239,7 @@ def _fingerprints(
         facts["histograms"] = True  # other linkages must not pay for them: 1 byte a voxel
     stages.append(("fragments", agglomerate.VERSION, facts))
     stages.append(("stitch", agglomerate.VERSION, {}))
-    facts = {"linkage": method.linkage, "lowest": method.lowest}
+    facts = {"linkage": method.linkage, "lowest": method.lowest, "tables": 2}
     if method.linkage != "mean":
         facts["quantile"] = method.quantile
     facts |= waterz_facts(method)

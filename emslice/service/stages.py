@@ -12,6 +12,7 @@ from emslice.geometry.neighborhood import NEAREST
 from emslice.ledger.fingerprint import fingerprint
 from emslice.ops.dust import DustRule
 from emslice.ops.linkage import Linkage, integer_threshold
+from emslice.service.machine import BASE_BYTES
 from emslice.service.methods import needs_histograms
 from emslice.service.plan import Plan
 from emslice.stages.agglomeration import AgglomerateBlocks, CutBlocks
@@ -35,9 +36,6 @@ from emslice.stages.waterz_block import WaterzBlock
 CHUNK = (16, 256, 256)
 """Chunks of the segmentation, voxels."""
 
-BASE_BYTES = 475 * 2**20
-"""A worker's interpreter and libraries, torch and compiled kernels among them."""
-
 READ_BYTES = 28
 """Of a fragments task, a voxel of its read box (measured: docs/results/blocks.md)."""
 
@@ -45,7 +43,7 @@ HISTOGRAM_BYTES = 16
 """More of a fragments task, a voxel of its block, where the linkage needs histograms."""
 
 GRAPH_BYTES = 12
-"""Of an agglomerate task, a voxel of its block (measured: docs/results/blocks.md)."""
+"""Of an agglomerate task on a block, a voxel of its block (measured: docs/results/blocks.md)."""
 
 WATERZ_BYTES = 700
 """Of an agglomeration by waterz, a voxel: up to 613 were seen, of fragments of 10 voxels."""
@@ -124,7 +122,7 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
     )  # fmt: skip
     stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
     place = folder("agglomerate"), prints["agglomerate"]
-    agglomerate = _agglomerate(method, stitch, place, voxels)
+    agglomerate = _agglomerate(method, stitch, place, voxels, plan.node_memory)
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
     dust = None
     if "dust" in prints:
@@ -138,14 +136,19 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
 
 
 def _agglomerate(
-    method: AgglomerationConfig, stitch: StitchBlocks, place: tuple[str, str], voxels: int
+    method: AgglomerationConfig,
+    stitch: StitchBlocks,
+    place: tuple[str, str],
+    voxels: int,
+    memory: int,
 ) -> AgglomerateBlocks:
     """The stage of the method chosen, for blocks of so many voxels."""
     linkage, lowest = Linkage(method.linkage, method.quantile), integer_threshold(method.lowest)
     if method.method == "waterz":
         peak = BASE_BYTES + WATERZ_BYTES * voxels
-        return WaterzBlock(stitch, linkage, lowest, *place, peak, method.threshold)
-    return AgglomerateBlocks(stitch, linkage, lowest, *place, BASE_BYTES + GRAPH_BYTES * voxels)
+        return WaterzBlock(stitch, linkage, lowest, *place, peak, memory, method.threshold)
+    peak = BASE_BYTES + max(GRAPH_BYTES * voxels, memory)
+    return AgglomerateBlocks(stitch, linkage, lowest, *place, peak, memory)
 
 
 def frame_of(plan: Plan) -> Frame:

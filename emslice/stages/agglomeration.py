@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,24 +16,29 @@ from numpy.typing import NDArray
 from emslice.engine.stage import Process, Resource
 from emslice.geometry.grid import Index
 from emslice.geometry.octree import Node
-from emslice.ledger.arrays import load_arrays
+from emslice.ledger.arrays import load_arrays, save_arrays
 from emslice.ledger.merges import load_merges, save_merges
+from emslice.ledger.rows import save_rows
+from emslice.ops.faces import Sides, join_sides, touching
+from emslice.ops.ladder import Climbed
 from emslice.ops.linkage import Linkage
 from emslice.ops.lut import Lut
 from emslice.ops.merge_tree import MergeTree
-from emslice.ops.open_graph import Decided, OpenGraph
-from emslice.stages.blockwise import NodeGraph, join_graph, leaf_graph, lut_below
+from emslice.stages.blockwise import ThreePlanes, graphs_across, leaf_graph, lut_below
+from emslice.stages.bounded import decide_stored
 from emslice.stages.holes import INPUTS, digest_of, lut_digest
 from emslice.stages.layout import (
     Frame,
     empty_lut,
     key_of,
-    load_faces,
+    load_plane,
     node_key,
     node_of,
     save_faces,
     save_value,
+    side_arrays,
     take,
+    take_sides,
 )
 from emslice.stages.stitching import StitchBlocks
 
@@ -47,6 +53,8 @@ class AgglomerateBlocks:
     folder: str
     fingerprint: str
     peak_bytes: int
+    node_memory: int
+    """Bytes that the graph of a node above the blocks may take; more goes down the ladder."""
 
     name = "agglomerate"
     resource: Resource = field(default="CPU", init=False)
@@ -76,18 +84,18 @@ class AgglomerateBlocks:
         def process(key: str) -> dict[str, Any]:
             node = node_of(key)
             inputs = self._inputs(node)
-            graph = self._leaf(node) if node.level == 0 else self._join(node)
-            decided = graph.decided
-            save_faces(self.file(node, "faces.npz"), graph.faces)
-            save_value(
-                self.file(node, "rest.npz"), decided.rest, open_names=decided.open_names,
+            found, sides = self._leaf(node) if node.level == 0 else self._join(node)
+            save_arrays(
+                self.file(node, "node.npz"), **side_arrays(sides), open_names=found.open_names,
                 inputs=np.frombuffer(inputs.encode(), np.uint8),
             )  # fmt: skip
-            save_merges(self.file(node, "merges.parquet"), decided.merges)
+            n_rows = save_rows(self.file(node, "rest.parquet"), found.rest)
+            save_merges(self.file(node, "merges.parquet"), found.merges)
+            shutil.rmtree(self.file(node, "scratch"), ignore_errors=True)
             return {
-                "merges": len(decided.merges.child),
-                "open_names": len(decided.open_names),
-                "open_edges": len(decided.rest),
+                "merges": len(found.merges.child),
+                "open_names": len(found.open_names),
+                "open_edges": n_rows,
                 INPUTS: inputs,
             }
 
@@ -132,41 +140,64 @@ class AgglomerateBlocks:
     def _stored_inputs(self, node: Node) -> str:
         if self._is_hole(node):
             return "hole"
-        return load_arrays(self.file(node, "rest.npz"))["inputs"].tobytes().decode()
+        return load_arrays(self.file(node, "node.npz"), "inputs")["inputs"].tobytes().decode()
 
     def _is_hole(self, node: Node) -> bool:
         return node.level == 0 and node.index in self.stitched.fragments.holes.blocks
 
-    def _leaf(self, node: Node) -> NodeGraph:
-        fragments = self.stitched.fragments
-        rows, faces = fragments.contacts(node.index), fragments.faces(node.index)
-        exits = self.stitched.lut(node)
-        return leaf_graph(rows, faces, exits, self.frame.box, self.lowest, self.linkage)
+    def _leaf(self, node: Node) -> tuple[Climbed, Sides]:
+        """What a block decides; its faces are kept, resolved, for all nodes above."""
+        fragments, exits = self.stitched.fragments, self.stitched.lut(node)
+        faces = fragments.faces(node.index).relabelled(exits)
+        save_faces(self.file(node, "faces.npz"), faces)
+        rows = fragments.contacts(node.index)
+        graph = leaf_graph(rows, faces, exits, self.frame.box, self.lowest, self.linkage)
+        decided = graph.decided
+        return Climbed(decided.merges, iter([decided.rest]), decided.open_names), graph.sides
 
-    def _join(self, node: Node) -> NodeGraph:
-        children = [self._load(child) for child in self.frame.octree.children(node)]
-        box = self.frame.octree.box(node)
-        return join_graph(children, box, self.frame.box, self.lowest, self.linkage)
+    def _join(self, node: Node) -> tuple[Climbed, Sides]:
+        tree = self.frame.octree
+        children = [child for child in tree.children(node) if not self._is_hole(child)]
+        sides = join_sides([self._sides(child) for child in children], tree.box(node))
+        found = decide_stored(
+            [self.file(child, "rest.parquet") for child in children],
+            graphs_across(tree, node, self._planes, self.linkage),
+            touching(sides, self.frame.box),
+            self.lowest,
+            self.linkage,
+            self.node_memory,
+            self.file(node, "scratch"),
+        )
+        return found, sides
 
-    def _load(self, node: Node) -> NodeGraph:
-        if self._is_hole(node):
-            return self._leaf(node)
-        arrays = load_arrays(self.file(node, "rest.npz"))
-        faces = load_faces(self.file(node, "faces.npz"), self.frame.octree.box(node))
-        decided = Decided(self.merges(node), take(OpenGraph, arrays), arrays["open_names"])
-        return NodeGraph(decided, faces)
+    def _sides(self, node: Node) -> Sides:
+        return take_sides(load_arrays(self.file(node, "node.npz")), self.frame.octree.box(node))
+
+    def _planes(self, axis: int, before: Index, later: Index) -> ThreePlanes:
+        """Planes on both sides of a common face of two blocks."""
+        holes = self.stitched.fragments.holes.blocks
+        if before in holes or later in holes:  # what is masked touches nothing
+            none = np.zeros(0, np.uint64)
+            return none, none, np.zeros(0, np.uint8)
+        first, last = (self.file(Node(0, index), "faces.npz") for index in (before, later))
+        return (
+            load_plane(first, "upper", axis),
+            load_plane(last, "lower", axis),
+            load_plane(last, "codes", axis),
+        )
 
     def merges(self, node: Node) -> MergeTree:
         """What a node merged."""
         if self._is_hole(node):
-            return self._leaf(node).decided.merges
+            none = np.zeros(0, np.uint64)
+            return MergeTree(none, none, np.zeros(0, np.int32), self.lowest)
         return load_merges(self.file(node, "merges.parquet"))
 
     def open_names(self, node: Node) -> NDArray[np.uint64]:
         """What a node left to its parent, ascending."""
         if self._is_hole(node):
-            return self._leaf(node).decided.open_names
-        return load_arrays(self.file(node, "rest.npz"))["open_names"]
+            return np.zeros(0, np.uint64)
+        return load_arrays(self.file(node, "node.npz"), "open_names")["open_names"]
 
 
 @dataclass(frozen=True)
@@ -202,14 +233,17 @@ class CutBlocks:
             node = node_of(key)
             merges = self.agglomerated.merges(node)
             table = lut_below(merges, self._above(node), self.threshold)
-            segments = 0
-            if node.level == 0:
-                stitched = self.agglomerated.stitched
-                ids = stitched.fragments.ends(node.index)[1][1:]
-                table = stitched.lut(node).then(table)
-                segments = self._count(node, ids, table)
-                table = table.of(np.sort(ids))
-            save_value(self.file(node), table)
+            for child in self.agglomerated.frame.octree.children(node):
+                names = self.agglomerated.open_names(child)
+                save_value(self._file(child, "open"), table.of(names))
+            if node.level > 0:
+                return {"segments": 0}  # each is counted in one block
+            stitched = self.agglomerated.stitched
+            ids = stitched.fragments.ends(node.index)[1][1:]
+            table = stitched.lut(node).then(table)
+            segments = self._count(node, ids, table)
+            table = table.of(np.sort(ids))
+            save_value(self._file(node, "lut"), table)
             return {"segments": segments, "lut": lut_digest(table)}
 
         yield process
@@ -219,23 +253,21 @@ class CutBlocks:
         return {key[2:]: f["lut"] for key, f in facts if key.startswith("0/")}
 
     def _count(self, node: Node, ids: NDArray[np.uint64], table: Lut) -> int:
-        """Segments that are named by a root of the block: each is counted in one block."""
+        """Segments that are named by a root of the block."""
         exits = self.agglomerated.stitched.lut(node).fragments
         roots = ids[: len(ids) - len(exits)]
         return int((table.apply(roots) == roots).sum())
 
-    def file(self, node: Node) -> Path:
-        """Table of a node: names -> segments; of a block: labels -> segments."""
-        return Path(self.folder) / "luts" / f"{node_key(node)}.npz"
+    def _file(self, node: Node, kind: str) -> Path:
+        """Table of a node's open names -> segments, or of a block's labels."""
+        return Path(self.folder) / "luts" / node_key(node) / f"{kind}.npz"
 
     def _above(self, node: Node) -> Lut:
-        """Segments of a node's open names, from its parent's table."""
-        parent = self.agglomerated.frame.octree.parent(node)
-        if parent is None:
+        """Segments of a node's open names, as its parent has left them."""
+        if self.agglomerated.frame.octree.parent(node) is None:
             return empty_lut()
-        names = self.agglomerated.open_names(node)
-        return take(Lut, load_arrays(self.file(parent))).of(names)
+        return take(Lut, load_arrays(self._file(node, "open")))
 
     def lut(self, index: Index) -> Lut:
         """Labels of a block -> segments."""
-        return take(Lut, load_arrays(self.file(Node(0, index))))
+        return take(Lut, load_arrays(self._file(Node(0, index), "lut")))

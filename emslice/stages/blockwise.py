@@ -9,16 +9,27 @@ often, does not matter to the result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emslice.geometry.boxes import Roi, within
-from emslice.ops.contacts import Contacts, combine, contacts_of, resolve
+from emslice.geometry.grid import Index
+from emslice.geometry.octree import Node, Octree
+from emslice.ops.contacts import Contacts, combine, contacts_across, contacts_of, resolve
 from emslice.ops.dust import DustRule, Settled, add_up, join_sizes, segment_rows, settle
-from emslice.ops.faces import Faces, contacts_between, cut_faces, join_faces, touching
+from emslice.ops.faces import (
+    Faces,
+    Sides,
+    contacts_between,
+    cut_faces,
+    join_faces,
+    join_sides,
+    sides_of,
+    touching,
+)
 from emslice.ops.fragments import Fragments
 from emslice.ops.linkage import Linkage
 from emslice.ops.lut import Lut
@@ -26,6 +37,9 @@ from emslice.ops.merge_tree import MergeTree
 from emslice.ops.open_graph import Decided, OpenGraph, base_graph, decide, join_graphs
 from emslice.ops.region_graph import extract_edges
 from emslice.stages.fragment_methods import INVARIANT, fragments_by
+
+ACROSS_ROWS = 2**18
+"""Rows between two blocks that are held before equal ones combine."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +58,10 @@ class BlockFragments:
 
 @dataclass(frozen=True)
 class NodeGraph:
-    """Open graph and faces of a node, resolved to whole fragments."""
+    """Open graph and sides of a node, resolved to whole fragments."""
 
     decided: Decided
-    faces: Faces
+    sides: Sides
 
 
 @dataclass(frozen=True)
@@ -90,22 +104,45 @@ def fragment_block(
 def leaf_graph(
     rows: Contacts, faces: Faces, exits: Lut, roi: Roi, lowest: int, linkage: Linkage
 ) -> NodeGraph:
-    """What a block decides, once its exits are resolved."""
-    faces = faces.relabelled(exits)
-    graph = base_graph(resolve(rows, exits), linkage)
-    return NodeGraph(decide(graph, touching(faces, roi), lowest, linkage), faces)
+    """What a block decides, once its exits are resolved; its faces are resolved already."""
+    graph, sides = base_graph(resolve(rows, exits), linkage), sides_of(faces)
+    return NodeGraph(decide(graph, touching(sides, roi), lowest, linkage), sides)
+
+
+ThreePlanes = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8]]
+Planes = Callable[[int, Index, Index], ThreePlanes]
+"""Axis and two blocks that meet across it -> labels of the last layer of the one, labels and codes
+of the first layer of the other."""
+
+
+def graphs_across(
+    tree: Octree, node: Node, planes: Planes, linkage: Linkage, batch: int = ACROSS_ROWS
+) -> Iterator[OpenGraph]:
+    """Rows across the common faces of a node's children, some ``batch`` at a time.
+
+    Two blocks are looked at together, so that no plane of a node is ever in memory.
+    """
+    held: list[Contacts] = []
+    for axis, before, later in tree.facing(node):
+        held.append(contacts_across(*planes(axis, before, later), linkage.needs_histograms))
+        if sum(len(part) for part in held) > batch:
+            yield base_graph(combine(held), linkage)
+            held = []
+    yield base_graph(combine(held), linkage)
 
 
 def join_graph(
-    children: Sequence[NodeGraph], box: Roi, roi: Roi, lowest: int, linkage: Linkage
+    children: Sequence[NodeGraph],
+    across: Sequence[OpenGraph],
+    box: Roi,
+    roi: Roi,
+    lowest: int,
+    linkage: Linkage,
 ) -> NodeGraph:
-    """What a node decides, from its children and the contacts across their common faces."""
-    contacts = contacts_between([child.faces for child in children], linkage.needs_histograms)
-    across = base_graph(contacts, linkage)
-    parts: list[OpenGraph] = [child.decided.rest for child in children]
-    graph = join_graphs([*parts, across], linkage)
-    faces = join_faces([child.faces for child in children], box)
-    return NodeGraph(decide(graph, touching(faces, roi), lowest, linkage), faces)
+    """What a node decides, from its children and the rows across their common faces."""
+    graph = join_graphs([*(child.decided.rest for child in children), *across], linkage)
+    sides = join_sides([child.sides for child in children], box)
+    return NodeGraph(decide(graph, touching(sides, roi), lowest, linkage), sides)
 
 
 def lut_below(merges: MergeTree, above: Lut, threshold: float) -> Lut:
@@ -125,7 +162,9 @@ def leaf_dust(
     """What a block settles; ``ids`` have ``voxels`` each, ``segments`` is the block's whole LUT."""
     faces = faces.relabelled(segments)
     sizes = add_up(segments.apply(ids), voxels)
-    return NodeDust(settle(segment_rows(rows, segments), sizes, touching(faces, roi), rule), faces)
+    return NodeDust(
+        settle(segment_rows(rows, segments), sizes, touching(sides_of(faces), roi), rule), faces
+    )
 
 
 def join_dust(children: Sequence[NodeDust], box: Roi, roi: Roi, rule: DustRule) -> NodeDust:
@@ -134,7 +173,7 @@ def join_dust(children: Sequence[NodeDust], box: Roi, roi: Roi, rule: DustRule) 
     rows = combine([*(child.settled.rows for child in children), across])
     sizes = join_sizes([child.settled.sizes for child in children])
     faces = join_faces([child.faces for child in children], box)
-    return NodeDust(settle(rows, sizes, touching(faces, roi), rule), faces)
+    return NodeDust(settle(rows, sizes, touching(sides_of(faces), roi), rule), faces)
 
 
 def dust_below(settled: Settled, above: Lut) -> Lut:

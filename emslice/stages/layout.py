@@ -15,7 +15,7 @@ from emslice.geometry.grid import BlockGrid, Index
 from emslice.geometry.octree import Node, Octree
 from emslice.ledger.arrays import load_arrays, save_arrays
 from emslice.ops.contacts import Contacts
-from emslice.ops.faces import AXES, Faces
+from emslice.ops.faces import AXES, Faces, Sides
 from emslice.ops.histograms import Histograms
 from emslice.ops.lut import Lut
 from emslice.ops.open_graph import OpenGraph
@@ -101,6 +101,23 @@ def load_faces(path: Path, box: Roi) -> Faces:
         tuple(planes[f"{name}{axis}"] for axis in AXES) for name in ("lower", "codes", "upper")
     )
     return Faces(box, lower, codes, upper)
+
+
+def load_plane(path: Path, name: str, axis: int) -> NDArray[Any]:
+    """One of the planes that `save_faces` wrote; the others are not read."""
+    return load_arrays(path, f"{name}{axis}")[f"{name}{axis}"]
+
+
+def side_arrays(sides: Sides) -> dict[str, NDArray[np.uint64]]:
+    """Sides as named arrays."""
+    lower = {f"lower{axis}": sides.lower[axis] for axis in AXES}
+    return lower | {f"upper{axis}": sides.upper[axis] for axis in AXES}
+
+
+def take_sides(arrays: dict[str, NDArray[Any]], box: Roi) -> Sides:
+    """Sides from named arrays."""
+    lower, upper = (tuple(arrays[f"{n}{axis}"] for axis in AXES) for n in ("lower", "upper"))
+    return Sides(box, lower, upper)
 
 
 def save_value(

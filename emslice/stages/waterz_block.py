@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emslice.geometry.octree import Node
+from emslice.ops.faces import Sides
+from emslice.ops.ladder import Climbed
 from emslice.ops.linkage import SCALE, Linkage, integer_threshold
 from emslice.ops.merge_tree import MergeTree
 from emslice.ops.waterz_method import waterz_lut
 from emslice.stages.agglomeration import AgglomerateBlocks
-from emslice.stages.blockwise import NodeGraph
 from emslice.volumes import open_volume
 
 
@@ -22,14 +23,14 @@ class WaterzBlock(AgglomerateBlocks):
 
     threshold: float = 0.5
 
-    def _leaf(self, node: Node) -> NodeGraph:
-        if self._is_hole(node):
-            return super()._leaf(node)
+    def _leaf(self, node: Node) -> tuple[Climbed, Sides]:
         # Nothing reaches SCALE, and nothing is open in a run's only block: an empty graph is left.
         # Whatever the linkage: fragments come without histograms for waterz.
         nothing = replace(self, lowest=SCALE, linkage=Linkage("mean"))
-        graph = super(WaterzBlock, nothing)._leaf(node)
-        return replace(graph, decided=replace(graph.decided, merges=self._merges(node)))
+        found, sides = super(WaterzBlock, nothing)._leaf(node)
+        if self._is_hole(node):
+            return found, sides
+        return replace(found, merges=self._merges(node)), sides
 
     def _merges(self, node: Node) -> MergeTree:
         box = self.frame.octree.box(node)

@@ -11,6 +11,7 @@ from emslice.ops.lut import Lut
 from emslice.stages.blockwise import (
     dust_below,
     fragment_block,
+    graphs_across,
     join_dust,
     join_graph,
     leaf_dust,
@@ -22,7 +23,17 @@ EMPTY = Lut(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
 
 def segment_in_blocks(
-    affinity, roi, domain, block_shape, linkage, threshold, lowest, radius, dust, dimensions=2
+    affinity,
+    roi,
+    domain,
+    block_shape,
+    linkage,
+    threshold,
+    lowest,
+    radius,
+    dust,
+    dimensions=2,
+    join=join_graph,
 ):
     """Segmentation of a box, and all merges (child -> parent, score)."""
     grid = BlockGrid(roi, Coordinate(block_shape))
@@ -44,16 +55,22 @@ def segment_in_blocks(
     ))  # fmt: skip
 
     least = integer_threshold(lowest)
+    faces = {i: part.faces.relabelled(exits[Node(0, i)]) for i, part in parts.items()}
+
+    def planes(axis, before, later):
+        return faces[before].upper[axis], faces[later].lower[axis], faces[later].codes[axis]
+
     graphs = {
         Node(0, index): leaf_graph(
-            part.rows, part.faces, exits[Node(0, index)], roi, least, linkage
+            part.rows, faces[index], exits[Node(0, index)], roi, least, linkage
         )
         for index, part in parts.items()
     }
     for level in levels:
         for node in tree.nodes(level):
             children = [graphs[child] for child in tree.children(node)]
-            graphs[node] = join_graph(children, tree.box(node), roi, least, linkage)
+            across = list(graphs_across(tree, node, planes, linkage, batch=7))
+            graphs[node] = join(children, across, tree.box(node), roi, least, linkage)
     luts = walk_down(tree, {tree.root: EMPTY}, lambda node, above, child: (
         lut_below(graphs[node].decided.merges, above, threshold)
         .of(graphs[child].decided.open_names)

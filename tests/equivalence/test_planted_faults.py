@@ -37,18 +37,48 @@ for seed in range(150 if dimensions == 2 else 60):
             raise SystemExit(3)
 """
 
+LADDER = """
+import numpy as np
+from equivalence.ladders import climb
+from reference.strategies import graph_of
+from emslice.ops.contacts import contacts_of
+from emslice.ops.linkage import Linkage, integer_threshold
+from emslice.ops.open_graph import base_graph, decide
+for seed in range(40):
+    rng = np.random.default_rng(seed)
+    n, levels = rng.integers(5, 30), rng.integers(0, 256, rng.choice([1, 3, 20]))
+    rows = [
+        (*rng.choice(np.arange(1, n + 1), 2, replace=False), {int(c): int(rng.integers(1, 4))})
+        for c in rng.choice(levels, 4 * n)
+    ]
+    ids = np.arange(n + 1, dtype=np.uint64) * np.uint64(3)
+    table, lowest = contacts_of(graph_of(rows), ids), integer_threshold(0.1)
+    touching = ids[rng.random(n + 1) < 0.1]
+    for linkage in (Linkage("mean"), Linkage("quantile_max", 25), Linkage("quantile")):
+        graph = base_graph(table, linkage)
+        whole = decide(graph, touching, lowest, linkage)
+        _, found = climb([graph], touching, lowest, linkage, 6000)
+        for a, b in ((found.merges, whole.merges), (found.rest, whole.rest)):
+            for name in a.__dataclass_fields__:
+                if not np.array_equal(getattr(a, name), getattr(b, name)):
+                    raise SystemExit(3)
+        if not np.array_equal(found.open_names, whole.open_names):
+            raise SystemExit(3)
+"""
 
-def outcome(tmp_path, file, good, bad, dimensions=2):
+
+def outcome(tmp_path, file, good, bad, dimensions=2, script=SCRIPT):
     """Exit code of the equivalence script on a copy of the code with one line changed."""
     shutil.copytree(ROOT / "emslice", tmp_path / "emslice", ignore=shutil.ignore_patterns("*.nb?"))
-    shutil.copytree(ROOT / "tests" / "equivalence", tmp_path / "equivalence")
+    for folder in ("equivalence", "reference"):
+        shutil.copytree(ROOT / "tests" / folder, tmp_path / folder)
     path = tmp_path / file
     text = path.read_text()
     assert text.count(good) == 1, f"{file} has {text.count(good)} of {good!r}"
     path.write_text(text.replace(good, bad))
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(dimensions)], env=environment, cwd=tmp_path,
+        [sys.executable, "-c", script, str(dimensions)], env=environment, cwd=tmp_path,
         capture_output=True,
     )  # fmt: skip
     assert done.returncode in (0, 1, 3), done.stderr.decode()
@@ -150,7 +180,45 @@ def test_a_fault_of_three_dimensions_is_found(tmp_path, file, good, bad):
     assert outcome(tmp_path, file, good, bad, dimensions=3) != 0
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
-def test_the_code_as_it_is_passes(tmp_path, dimensions):
+@pytest.mark.parametrize(
+    ("file", "good", "bad"),
+    [
+        pytest.param(
+            "emslice/ops/ladder.py",
+            "rows = union_equal(take_rows(rows, (self.label[ends] == ends).all(axis=1)))",
+            "rows = take_rows(rows, (self.label[ends] == ends).all(axis=1))",
+            id="rows that became one pair are not united",
+        ),
+        pytest.param(
+            "emslice/ops/ladder.py",
+            "spread.add(take_rows(rows, bins >= 0), bins[bins >= 0])",
+            "bins[row_keys(rows, self.linkage).score < int(found.cut.score[0] if found.cut else 0)]"
+            " = -1; spread.add(take_rows(rows, bins >= 0), bins[bins >= 0])",
+            id="a component is run without its rows below the cut",
+        ),
+        pytest.param(
+            "emslice/ops/agglomerate.py",
+            "floor += 2**RANK_BITS - n_best",
+            "floor += 0",
+            id="a component goes on below the cut among rows of its score",
+        ),
+        pytest.param(
+            "emslice/ops/row_tables.py",
+            "np.lexsort((-place, rows.pairs",
+            "np.lexsort((place, rows.pairs",
+            id="the better tie is kept between components",
+        ),
+    ],
+)
+def test_a_fault_planted_in_the_ladder_is_found(tmp_path, file, good, bad):
+    assert outcome(tmp_path, file, good, bad, script=LADDER) != 0
+
+
+@pytest.mark.parametrize(
+    ("script", "dimensions"),
+    [(SCRIPT, 2), (SCRIPT, 3), (LADDER, 2)],
+    ids=["blocks", "volumes", "ladder"],
+)
+def test_the_code_as_it_is_passes(tmp_path, script, dimensions):
     same = ("Numbers as people", "Numbers as some people")
-    assert outcome(tmp_path, "emslice/units.py", *same, dimensions) == 0
+    assert outcome(tmp_path, "emslice/units.py", *same, dimensions, script) == 0

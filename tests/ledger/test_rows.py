@@ -1,0 +1,74 @@
+"""Rows come back as they were, whole, in batches and from a store; damage is named."""
+
+import numpy as np
+import pytest
+from reference.strategies import graph_of
+
+from emslice.errors import StorageError
+from emslice.ledger.rows import ParquetStore, iter_rows, load_rows, save_rows, stored_size
+from emslice.ops.contacts import contacts_of
+from emslice.ops.linkage import LINKAGES, Linkage
+from emslice.ops.open_graph import base_graph
+from emslice.ops.row_tables import empty_rows, join_rows, row_keys, sizes_of, take_rows
+
+
+@pytest.fixture(params=LINKAGES)
+def table(request):
+    """Rows with histograms of different lengths, and their linkage."""
+    rows = [(u, u + 1 + u % 3, {10 * u: 2, 7: 1}) for u in range(1, 12)]
+    ids = np.arange(16, dtype=np.uint64) + np.uint64(2**63)
+    linkage = Linkage(request.param)
+    return base_graph(contacts_of(graph_of(rows), ids), linkage), linkage
+
+
+def assert_equal(found, expected):
+    for name in expected.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
+
+
+def test_rows_come_back_whole_and_in_batches(tmp_path, table):
+    rows, _ = table
+    path = tmp_path / "rest.parquet"
+    assert save_rows(path, [take_rows(rows, np.arange(4)), take_rows(rows, np.arange(4, 11))]) == 11
+    assert_equal(load_rows(path), rows)
+    batches = list(iter_rows(path, 3))
+    assert max(len(batch) for batch in batches) == 3
+    assert_equal(join_rows(batches), rows)
+    assert [p.name for p in tmp_path.iterdir()] == ["rest.parquet"]
+
+
+def test_no_rows_come_back(tmp_path):
+    assert save_rows(tmp_path / "rest.parquet", iter([empty_rows()])) == 0
+    assert_equal(load_rows(tmp_path / "rest.parquet"), empty_rows())
+
+
+def test_the_size_is_known_without_reading_rows(tmp_path, table):
+    rows, _ = table
+    save_rows(tmp_path / "rest.parquet", [rows])
+    stated, exact = stored_size(tmp_path / "rest.parquet"), sizes_of(rows).sum()
+    assert exact <= stated <= exact + 60 * len(rows)  # a row without a run may count as one
+
+
+def test_a_store_gives_rows_and_keys_in_the_order_in_which_they_came(tmp_path, table):
+    rows, linkage = table
+    store = ParquetStore(tmp_path, linkage)
+    for part in (np.arange(6, 11), np.arange(6)):
+        store.append("rows/3", take_rows(rows, part))
+    expected = take_rows(rows, np.r_[6:11, 0:6])
+    assert_equal(join_rows(list(store.pieces("rows/3"))), expected)
+    for found, key in zip(store.keys("rows/3"), row_keys(expected, linkage), strict=True):
+        np.testing.assert_array_equal(found, key)
+    store.drop("rows/3")
+    assert len(store.keys("rows/3").score) == 0
+    assert not list(store.pieces("rows/4"))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 and then nothing"])
+def test_a_missing_or_damaged_table_is_named(tmp_path, content):
+    path = tmp_path / "rest.parquet"
+    if content is not None:
+        path.write_bytes(content)
+    for read in (load_rows, stored_size):
+        with pytest.raises(StorageError, match=r"rest\.parquet"):
+            read(path)
