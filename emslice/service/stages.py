@@ -10,7 +10,7 @@ from emslice.geometry.lattice import Z_RUN, TileLattice
 from emslice.geometry.neighborhood import NEAREST
 from emslice.ledger.fingerprint import fingerprint
 from emslice.ops.linkage import Linkage, integer_threshold
-from emslice.service.machine import BASE_BYTES
+from emslice.service.machine import BASE_BYTES, LADDER_BYTES
 from emslice.service.plan import Plan
 from emslice.stages.agglomeration import AgglomerateBlocks, CutBlocks
 from emslice.stages.fragments import FragmentBlocks
@@ -97,7 +97,7 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
     agglomerate = AgglomerateBlocks(
         stitch, linkage, integer_threshold(method.lowest),
         folder("agglomerate"), prints["agglomerate"],
-        BASE_BYTES + max(GRAPH_BYTES * voxels, plan.node_memory), plan.node_memory,
+        BASE_BYTES + max(GRAPH_BYTES * voxels, plan.node_memory + LADDER_BYTES), plan.node_memory,
     )  # fmt: skip
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
     relabel = RelabelChunks(
