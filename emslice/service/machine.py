@@ -13,9 +13,13 @@ BASE_BYTES = 475 * 2**20
 """A worker's interpreter and libraries, torch and compiled kernels among them."""
 
 
+LADDER_BYTES = 100 * 2**20
+"""Buffers of the files of a graph that is worked off from disk (docs/results/ladder.md)."""
+
+
 def default_node_memory(workers: int) -> int:
-    """Bytes for the graph of a node: half of what one of some workers has beside its libraries."""
-    return max(64 * 2**20, (free_memory() // workers - BASE_BYTES) // 2)
+    """Bytes for the graph of a node: half of what one of some workers has beside the above."""
+    return max(16 * 2**20, (free_memory() // workers - BASE_BYTES - LADDER_BYTES) // 2)
 
 
 def n_cores() -> int:

@@ -12,7 +12,7 @@ from emslice.geometry.neighborhood import NEAREST
 from emslice.ledger.fingerprint import fingerprint
 from emslice.ops.dust import DustRule
 from emslice.ops.linkage import Linkage, integer_threshold
-from emslice.service.machine import BASE_BYTES
+from emslice.service.machine import BASE_BYTES, LADDER_BYTES
 from emslice.service.methods import needs_histograms
 from emslice.service.plan import Plan
 from emslice.stages.agglomeration import AgglomerateBlocks, CutBlocks
@@ -147,7 +147,7 @@ def _agglomerate(
     if method.method == "waterz":
         peak = BASE_BYTES + WATERZ_BYTES * voxels
         return WaterzBlock(stitch, linkage, lowest, *place, peak, memory, method.threshold)
-    peak = BASE_BYTES + max(GRAPH_BYTES * voxels, memory)
+    peak = BASE_BYTES + max(GRAPH_BYTES * voxels, memory + LADDER_BYTES)
     return AgglomerateBlocks(stitch, linkage, lowest, *place, peak, memory)
 
 

@@ -93,6 +93,11 @@ def test_a_roi_that_means_nothing_here(segment, roi):
     assert refused(segment("--roi", roi), "--roi")
 
 
+@pytest.mark.parametrize("size", ["lots", "4 GB", "1 KiB"])
+def test_a_node_memory_that_is_no_size(segment, size):
+    assert refused(segment("--set", f"agglomeration.node_memory={size}"), "node_memory")
+
+
 def test_a_roi_outside_tells_the_extent(segment):
     assert refused(segment("--roi", "0:4,0:41,:"), "0:6,0:40,0:57")
 

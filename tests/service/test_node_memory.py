@@ -15,7 +15,7 @@ from emslice.errors import ConfigError
 from emslice.ledger.merges import load_merges
 from emslice.ledger.rows import ParquetStore
 from emslice.service.again import plan_again, release_failed
-from emslice.service.machine import BASE_BYTES
+from emslice.service.machine import BASE_BYTES, LADDER_BYTES
 from emslice.service.plan import plan_from_affinities
 from emslice.service.segment import RunFailedError, segment
 from emslice.service.stages import stages_of
@@ -122,7 +122,7 @@ def test_the_plan_says_what_a_node_takes(tmp_path):
     url = store_affinities(tmp_path)
     config = load_config(options={"agglomeration.node_memory": "1.5 GiB"})
     plan = plan_from_affinities(url, tmp_path / "run", config)
-    assert stages_of(plan).agglomerate.peak_bytes == BASE_BYTES + 3 * 2**29
+    assert stages_of(plan).agglomerate.peak_bytes == BASE_BYTES + LADDER_BYTES + 3 * 2**29
     other = load_config(options={"agglomeration.node_memory": "1 GiB"})
     assert plan.fingerprints == plan_from_affinities(url, tmp_path / "run", other).fingerprints
 
