@@ -88,8 +88,10 @@ def _lines(result: dict[str, Any]) -> list[str]:
 
 
 def _node_lines(name: str, rows: list[dict[str, Any]]) -> list[str]:
-    lines = [f"{name}: shape | voxels | fragments | rows | touching | lowest: open nodes, open rows, "
-             "MB of the rest"]  # fmt: skip
+    lines = [
+        f"{name}: shape | voxels | fragments | rows | touching | "
+        "lowest: open nodes, open rows, MB of the rest"
+    ]
     for row in rows:
         left = "; ".join(
             f"{t:g}: {v['open_nodes']:,}, {v['open_rows']:,}, {v['bytes'] / 1e6:.1f}"
@@ -113,7 +115,8 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
     tables = sum(run["table_bytes"].values()) / run["voxels"]
     return [
         f"run {'x'.join(map(str, run['shape']))}: {run['seconds']:.1f} s; {stages}",
-        f"  root {root['bytes'] / 2**20:.0f} MiB, {root['seconds']:.2f} s, {root['rows_in']:,} rows; "
+        f"  root {root['bytes'] / 2**20:.0f} MiB, "
+        f"{root['seconds']:.2f} s, {root['rows_in']:,} rows in; "
         f"{tables:.2f} bytes of tables a voxel",
         *(
             f"  level {v['level']}: {v['nodes']} nodes; largest: open {v['open_names']:,}, rows "

@@ -1,4 +1,4 @@
-"""Whole runs on crops of one volume in blocks of one size: memory, seconds, tables, what is open."""
+"""Whole runs on crops of a volume in blocks of one size: memory, seconds, tables, open nodes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _root_memory(pickled: bytes) -> Facts:
         start = time.process_time()
         process(node_key(tree.root))
         seconds = time.process_time() - start
-    children = [c for c in tree.children(tree.root)] or [tree.root]
+    children = list(tree.children(tree.root)) or [tree.root]
     rows = [len(stage._load(child).decided.rest) for child in children]
     return {"bytes": peak_bytes() - before, "seconds": seconds, "rows_in": sum(rows)}
 

@@ -8,6 +8,7 @@ own, so a volume may be made in any pieces.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -21,13 +22,19 @@ from emslice.volumes import Volume, create_volume
 
 Floats = NDArray[np.float32]
 
-SLOPE = (0.7, 1.6, 1.6)
+SLOPE = (0.4, 1.8, 1.8)
 """Rise of the logit, a voxel of distance from the boundary; of the channels z, y, x."""
 
-SURE = (3.5, 5.5, 5.5)
-"""Largest logit, and smallest, before the noise."""
+FALL = (3.0, 5.0, 5.0)
+"""The same across it, where it is steeper."""
 
-NOISE = ((0.8, 1.0), (1.5, 3.0), (1.7, 16.0))
+SURE = (1.5, 5.0, 5.0)
+"""Largest logit before the noise."""
+
+APART = 8.0
+"""Smallest logit before the noise is minus this."""
+
+NOISE = ((0.6, 1.0), (1.2, 3.0), (2.0, 16.0))
 """Standard deviation of the logit, and voxels over which it varies."""
 
 
@@ -43,7 +50,8 @@ def render_section(
         if k == 0 and before is None:
             continue
         apart = (labels != before) | (labels == 0) if k == 0 else in_plane
-        logit = np.clip(SLOPE[k] * _depth(apart), -SURE[k], SURE[k])
+        depth = _depth(apart)
+        logit = np.clip(np.where(depth > 0, SLOPE[k], FALL[k]) * depth, -APART, SURE[k])
         noise = patches + _noise(rng, labels.shape, *NOISE[0])
         codes[k] = np.minimum(np.floor(256 * expit(logit + noise)), 255)
     codes[1, 0] = codes[2, :, 0] = 0
@@ -80,14 +88,15 @@ def render_volume(source: Path, roi: Roi, target: Path, depth: int = 16) -> Volu
     """Affinities of a box of labels in HDF5, written ``depth`` sections at a time."""
     shape = tuple(int(n) for n in roi.shape)
     out = create_volume(target, shape=shape, channels=3, dtype=np.uint8)
-    with h5py.File(source) as file:
-        before = None
+    with h5py.File(source) as file, ThreadPoolExecutor(2) as pool:
+        before: list[NDArray[np.uint32] | None] = [None]
         for z in range(0, shape[0], depth):
             box = Roi(roi.begin + Coordinate(z, 0, 0), (min(depth, shape[0] - z), *shape[1:]))
-            sections = []
-            for i, labels in enumerate(file["labels"][box.to_slices()]):
-                sections.append(render_section(before, labels, int(box.begin[0]) + i))
-                before = labels
-            codes = np.stack(sections, axis=1)
+            labels = list(file["labels"][box.to_slices()])
+            numbers = range(int(box.begin[0]), int(box.end[0]))
+            codes = np.stack(
+                list(pool.map(render_section, before + labels[:-1], labels, numbers)), axis=1
+            )
             out.write(Roi(Coordinate(z, 0, 0), codes.shape[1:]), codes)
+            before = [labels[-1]]
     return out
