@@ -1,6 +1,6 @@
 """What must wait on real affinities, in one pass and rung by rung (docs/design/0010-contagion.md).
 
-    python -m benchmarks.contagion CODES.npy [--linkage quantile_max]
+    python -m benchmarks.contagion CODES.npy [--linkage quantile_max] [--boxes 8]
 
 CODES: uint8, shape (3, Z, Y, X). Boxes of a quarter and half of the sides, spread over the volume,
 and the volume itself, each as a node whose faces are open; figures are means over the boxes.
@@ -47,8 +47,8 @@ class Box:
         self.inside[0] = self.touching[0] = False
 
 
-def boxes_of(parts: Oversegmentation) -> dict[str, list[Box]]:
-    """Boxes by their shape."""
+def boxes_of(parts: Oversegmentation, most: int) -> dict[str, list[Box]]:
+    """Boxes by their shape, at most about so many of each."""
     shape = parts.fragments.labels.shape
     found = {}
     for parts_of_side in (4, 2, 1):
@@ -58,7 +58,7 @@ def boxes_of(parts: Oversegmentation) -> dict[str, list[Box]]:
         )
         rois = [Roi(place, size) for place in places]
         found["x".join(map(str, size))] = [
-            Box(roi, parts) for roi in rois[:: max(1, len(rois) // 8)]
+            Box(roi, parts) for roi in rois[:: max(1, len(rois) // most)]
         ]
     return found
 
@@ -66,12 +66,13 @@ def boxes_of(parts: Oversegmentation) -> dict[str, list[Box]]:
 @click.command()
 @click.argument("codes", type=click.Path(exists=True))
 @click.option("--linkage", "name", default="quantile_max", show_default=True)
-def main(codes: str, name: str) -> None:
+@click.option("--boxes", "most", default=8, show_default=True, help="Of each size.")
+def main(codes: str, name: str, most: int) -> None:
     """Print what waits."""
     linkage = Linkage(name)
     parts = oversegment(np.load(codes), histograms=linkage.needs_histograms)
     ids = parts.fragments.ids
-    graph, boxes = base_graph(contacts_of(parts.graph, ids), linkage), boxes_of(parts)
+    graph, boxes = base_graph(contacts_of(parts.graph, ids), linkage), boxes_of(parts, most)
     for size, some in boxes.items():
         for lowest, lone in itertools.product(ONE_PASS, (False, True)):
             found = np.mean([one_pass(graph, box, ids, lowest, linkage, lone) for box in some], 0)
