@@ -36,6 +36,8 @@ def affinities():
     ],
 )
 def test_the_segmentation_of_given_affinities_is_pinned(linkage, quantile, min_size, expected):
-    segments = emslice.segment_affinities(affinities(), 0.5, linkage, quantile=quantile, min_size=0)
+    segments = emslice.segment_affinities(
+        affinities(), 0.5, linkage, quantile=quantile, min_size=min_size
+    )
     assert (agglomerate.VERSION, predict.VERSION, plan.DUST_VERSION) == (1, 1, 1)
     assert digest_array(segments) == expected
