@@ -20,9 +20,14 @@ def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path):
 def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "rest.parquet"
     write_atomic(path, b"old")
-    with pytest.raises(ZeroDivisionError), write_aside(path) as partial:
-        partial.write_bytes(b"half")
-        _ = 1 / 0
+
+    def fail():
+        with write_aside(path) as partial:
+            partial.write_bytes(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
