@@ -18,7 +18,11 @@ def write_atomic(path: Path, content: bytes) -> None:
 def write_aside(path: Path) -> Iterator[Path]:
     """A path to write to, in a folder that exists; what is there in the end becomes the file."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)

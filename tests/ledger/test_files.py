@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emslice.errors import StorageError
-from emslice.ledger.files import switch_link, write_atomic
+from emslice.ledger.files import switch_link, write_aside, write_atomic
 from emslice.ledger.merges import load_merges, save_merges
 from emslice.ops.merge_tree import MergeTree
 
@@ -14,6 +14,21 @@ def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path):
     write_atomic(path, b"old")
     write_atomic(path, b"new")
     assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "rest.parquet"
+    write_atomic(path, b"old")
+
+    def fail():
+        with write_aside(path) as partial:
+            partial.write_bytes(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
