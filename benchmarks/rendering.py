@@ -3,7 +3,7 @@
 A contact within one label is sure to hold together, any other to be apart; both fade into each
 other near boundaries. Noise is added to the logit: of every voxel, of the order of a membrane, and
 of patches, in which a section is blurred or a membrane is lost. Every section has a seed of its
-own, so a volume may be made in any pieces.
+own, so the sections of a box may be made in any order.
 """
 
 from __future__ import annotations
