@@ -114,10 +114,10 @@ def real(data_dir):
 
 @pytest.mark.parametrize(
     ("precision", "share"),
-    [(torch.float32, 0.999), pytest.param(torch.bfloat16, 0.97, marks=needs_bfloat16)],
+    [(torch.float32, 0.999), pytest.param(torch.bfloat16, 0.98, marks=needs_bfloat16)],
 )
 def test_codes_of_real_em_are_those_of_the_plain_network(real, precision, share):
-    """Measured: all of float32, 98.9 % of bfloat16 on AC4 (docs/results/predict.md)."""
+    """Measured: all of float32, 99.4 % of bfloat16 on AC4 (docs/results/predict.md)."""
     apart = np.abs(folded_codes(*real, precision).astype(int) - plain_codes(*real))
     assert (apart <= 1).mean() >= share
 
@@ -126,7 +126,9 @@ def test_codes_of_real_em_are_those_of_the_plain_network(real, precision, share)
 def test_a_rounded_first_convolution_would_be_seen(real, monkeypatch):
     network, pair = real
     rounded = FoldedStudent(network, torch.bfloat16)
-    rounded._first = tuple(t.bfloat16().float() for t in rounded._first)
+    rounded._blocks["inc"] = [
+        (weight.bfloat16().float(), bias) for weight, bias in rounded._blocks["inc"]
+    ]
     with torch.inference_mode():
         stems = [rounded.stem(section) for section in pair]
         codes = rounded.codes(*stems, Window((0, 0), pair.shape[1:]), WHOLE)
