@@ -18,10 +18,11 @@ lint: .venv/check.done  ## ruff, ruff format, mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/test.done  ## on real data: the main job step by step and beside waterz; blocks; thresholds
+bench: .venv/test.done  ## on real data: the main job step by step and beside waterz; blocks; thresholds; predict
 	$(BIN)/python -m benchmarks.main_job
 	$(BIN)/python -m benchmarks.blocks
 	$(BIN)/python -m benchmarks.thresholds
+	$(BIN)/python -m benchmarks.predict
 
 clean:
 	rm -rf .venv emslice-demo
