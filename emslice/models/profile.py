@@ -1,7 +1,8 @@
 """What decides the last bit of a prediction, and is therefore part of a run's identity.
 
 The same network on the same raw gives the same codes within one profile; another instruction set,
-torch version, tile shape or thread count may change a code by one. From affinities on, everything
+torch version, tile shape or thread count may change a code by one (in bfloat16 by a few), another
+precision moves many by one (docs/design/0012-precision.md). From affinities on, everything
 is integers and the profile does not matter.
 """
 

@@ -50,8 +50,7 @@ def predict_affinities(
     window : (low, high), optional
         Values that become black and white; needed for uint16.
     tile, device, precision, threads
-        Compute profile. ``precision`` is "auto", "float32" or "bfloat16"; the others change a
-        code by one at most.
+        Compute profile: changes codes by little. ``precision`` is "auto", "float32" or "bfloat16".
     workers : int, optional
         Threads that share the tiles, by default one for each core; changes nothing.
 
