@@ -25,6 +25,7 @@ bench: .venv/test.done  ## on real data: every benchmark of which docs/results/ 
 	$(BIN)/python -m benchmarks.thresholds
 	$(BIN)/python -m benchmarks.dust
 	$(BIN)/python -m benchmarks.postprocess
+	$(BIN)/python -m benchmarks.predict
 
 clean:
 	rm -rf .venv emslice-demo

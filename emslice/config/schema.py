@@ -43,6 +43,10 @@ class PredictConfig(Strict):
     tile: Annotated[int, Field(ge=512, multiple_of=16)] = 1024
     """Longest side of a tile's core, voxels. Part of the compute profile."""
 
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of weights and features. Resolved when a run is planned: bfloat16 on processors that
+    multiply it, else float32. Part of the compute profile."""
+
     threads: Positive = 1
     """Threads of one operator. Part of the compute profile; workers are the way to use cores."""
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from emslice.geometry.lattice import Axis, Span, Tile, TileLattice
+from emslice.models.eager import EagerStudent
+from emslice.models.folded import FoldedStudent
 from emslice.models.profile import ComputeProfile
 from emslice.models.student import Student, Window
-from emslice.ops.affinity import pair_affinity, quantise
+
+
+class PairStudent(Protocol):
+    """How a network is run on one device; a stem means something to its own device only."""
+
+    def stem(self, section: NDArray[np.uint8]) -> Any:
+        """Features of one section."""
+
+    def codes(
+        self, before: Any, here: Any, window: Window, area: tuple[slice, slice]
+    ) -> NDArray[np.uint8]:
+        """Affinity codes of the later section of a pair inside an area, shape (3, Y, X)."""
 
 
 class Predictor:
@@ -26,7 +38,7 @@ class Predictor:
     Parameters
     ----------
     network : Student
-        In evaluation mode; a copy is moved to the profile's device.
+        In evaluation mode; it is not changed.
     lattice : TileLattice
         Of the sections of the volume.
     profile : ComputeProfile
@@ -35,8 +47,11 @@ class Predictor:
     def __init__(self, network: Student, lattice: TileLattice, profile: ComputeProfile) -> None:
         self.lattice = lattice
         self.profile = profile
-        self._network = copy.deepcopy(network).to(profile.device)
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._student: PairStudent
+        if profile.device == "cpu":
+            self._student = FoldedStudent(network, getattr(torch, profile.precision))
+        else:
+            self._student = EagerStudent(network, profile.device)
 
     @torch.inference_mode()
     def affinities(
@@ -65,24 +80,18 @@ class Predictor:
         window = Window((tile.y.read[0], tile.x.read[0]), (height, width))
         shape = (3, len(sections) - 1, crop_y.size, crop_x.size)
         codes = np.zeros(shape, np.uint8)
-        before = None
+        before: Any = None
         for z in range(1, len(sections)):
             if blank is not None and blank[z]:
                 before = None
                 continue
-            before = before or self._stem(sections[z - 1])
-            here = self._stem(sections[z])
-            pair = self._network.decode(before, here, window)
-            first, second = (e[0, :, crop_y.slice, crop_x.slice] for e in pair)
-            affinity = pair_affinity(first, second)[:, crop_y.margin :, crop_x.margin :]
-            codes[:, z - 1] = quantise(affinity).cpu().numpy()
+            if before is None:
+                before = self._student.stem(sections[z - 1])
+            here = self._student.stem(sections[z])
+            compared = self._student.codes(before, here, window, (crop_y.slice, crop_x.slice))
+            codes[:, z - 1] = compared[:, crop_y.margin :, crop_x.margin :]
             before = here
         return codes
-
-    def _stem(self, section: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        batch = torch.from_numpy(np.ascontiguousarray(section)[None, None])
-        batch = batch.to(self.profile.device).float() / 255
-        return self._network.stem(batch.contiguous(memory_format=torch.channels_last))
 
 
 @dataclass(frozen=True)

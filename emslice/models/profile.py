@@ -1,7 +1,8 @@
 """What decides the last bit of a prediction, and is therefore part of a run's identity.
 
 The same network on the same raw gives the same codes within one profile; another instruction set,
-torch version, tile shape or thread count may change a code by one. From affinities on, everything
+torch version, tile shape or thread count may change a code by one (in bfloat16 by a few), another
+precision moves many by one (docs/design/0012-precision.md). From affinities on, everything
 is integers and the profile does not matter.
 """
 
@@ -16,6 +17,9 @@ import torch
 
 from emslice.errors import ConfigError
 
+BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")
+"""Extensions that multiply bfloat16, the one that is used first."""
+
 
 @dataclass(frozen=True)
 class ComputeProfile:
@@ -25,11 +29,11 @@ class ComputeProfile:
     """``cpu`` or ``cuda``."""
 
     hardware: str
-    """Instruction set of the CPU kernels, or name of the GPU."""
+    """Instruction set of the CPU kernels and what multiplies bfloat16, or name of the GPU."""
 
     torch: str
     precision: str
-    """``float32``; other precisions are other profiles."""
+    """``float32`` or ``bfloat16``: of weights and features; sums are float32."""
 
     tile: int
     """Longest side of a tile's core, voxels."""
@@ -45,23 +49,58 @@ class ComputeProfile:
         return asdict(self)
 
 
-def resolve_profile(device: str = "cpu", tile: int = 1024, threads: int = 1) -> ComputeProfile:
-    """Profile of this machine.
+def resolve_profile(
+    device: str = "cpu", tile: int = 1024, threads: int = 1, precision: str = "auto"
+) -> ComputeProfile:
+    """Profile of this machine; ``auto`` is the precision that it multiplies fastest in.
 
     Raises
     ------
     ConfigError
-        A device that is unknown or not present.
+        A device that is unknown or not present, or a precision that it lacks.
     """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(
+            f"predict.precision: {precision!r} is none of 'auto', 'float32', 'bfloat16'."
+        )
     if device == "cpu":
-        hardware = torch.backends.cpu.get_cpu_capability()
+        hardware, precision = _processor(precision)
     elif device == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError("predict.device: cuda was asked for, but no CUDA device is present.")
-        hardware = torch.cuda.get_device_name()
+        hardware, precision = _gpu(precision)
     else:
         raise ConfigError(f"predict.device: {device!r} is neither 'cpu' nor 'cuda'.")
-    return ComputeProfile(device, hardware, str(torch.__version__), "float32", tile, 1, threads)
+    return ComputeProfile(device, hardware, str(torch.__version__), precision, tile, 1, threads)
+
+
+def _processor(precision: str) -> tuple[str, str]:
+    """Instruction set of the CPU kernels, and the precision resolved."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    unit = bfloat16_unit()
+    if precision == "float32" or (precision == "auto" and unit is None):
+        return capability, "float32"
+    if unit is None:
+        raise ConfigError(
+            f"predict.precision: bfloat16 was asked for, but this processor ({capability}) has "
+            f"none of {', '.join(BFLOAT16_UNITS)}. Take auto or float32."
+        )
+    return f"{capability} {unit}", "bfloat16"  # the units sum in different orders
+
+
+def bfloat16_unit() -> str | None:
+    """What multiplies bfloat16 on this processor; None where it would be emulated."""
+    if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return None  # a build without oneDNN
+    found = torch.cpu.get_capabilities()
+    return next((unit for unit in BFLOAT16_UNITS if found.get(unit)), None)
+
+
+def _gpu(precision: str) -> tuple[str, str]:
+    """Name of the GPU, and the precision resolved."""
+    if not torch.cuda.is_available():
+        raise ConfigError("predict.device: cuda was asked for, but no CUDA device is present.")
+    if precision == "bfloat16":
+        raise ConfigError("predict.precision: bfloat16 is for device cpu. Take auto or float32.")
+    return torch.cuda.get_device_name(), "float32"
 
 
 @contextmanager

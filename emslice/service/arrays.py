@@ -36,6 +36,7 @@ def predict_affinities(
     window: tuple[int, int] | None = None,
     tile: int = 1024,
     device: str = "cpu",
+    precision: str = "auto",
     threads: int = 1,
     workers: int | None = None,
 ) -> NDArray[np.uint8]:
@@ -52,8 +53,8 @@ def predict_affinities(
         Published or of emslice's own format.
     window : (low, high), optional
         Values that become black and white; needed for uint16.
-    tile, device, threads
-        Compute profile: they may change a code by one.
+    tile, device, precision, threads
+        Compute profile: changes codes by little. ``precision`` is "auto", "float32" or "bfloat16".
     workers : int, optional
         Threads that share the tiles, by default one for each core; changes nothing.
 
@@ -78,7 +79,8 @@ def predict_affinities(
     check_window(raw.dtype, window)
     network = load_checkpoint(checkpoint).network
     lattice = TileLattice((raw.shape[1], raw.shape[2]), tile)
-    predictor = Predictor(network, lattice, resolve_profile(device, tile, threads))
+    profile = resolve_profile(device, tile, threads, precision)
+    predictor = Predictor(network, lattice, profile)
     volume = ArrayVolume(raw)
     affinities: NDArray[np.uint8] = predict(
         volume, predictor, volume.roi, window, workers or n_cores()

@@ -111,7 +111,7 @@ def plan_from_raw(
     if config.checkpoint is None:
         raise ConfigError("checkpoint: no weights given. Add --checkpoint FILE.")
     checkpoint = load_checkpoint(local_path(config.checkpoint))
-    profile = resolve_profile(config.predict.device, config.predict.tile, config.predict.threads)
+    profile = resolve_profile(**config.predict.model_dump())
     roi = _roi(config, raw, "RAW")
     identity = [volume_identity(raw.url), checkpoint.sha256]
     return _finish(folder, config, roi, raw, None, checkpoint, profile, identity, resume)

@@ -16,7 +16,7 @@ from emslice.ops.blank import blank_voxels
 from emslice.ops.intensity import to_uint8
 from emslice.volumes import ArrayVolume, Volume
 
-VERSION = 1
+VERSION = 2
 """Raised when the same parameters would give other affinities."""
 
 

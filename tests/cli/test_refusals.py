@@ -54,6 +54,16 @@ def test_raw_of_floats(segment, tmp_path):
     assert refused(segment(volume=url), "float32", "uint8")
 
 
+def test_bfloat16_on_a_processor_without_it(segment, monkeypatch):
+    monkeypatch.setattr("emslice.models.profile.bfloat16_unit", lambda: None)
+    answer = segment("--set", "predict.precision=bfloat16")
+    assert refused(answer, "predict.precision", "avx512_bf16", "float32")
+
+
+def test_an_unknown_precision(segment):
+    assert refused(segment("--set", "predict.precision=half"), "predict.precision", "bfloat16")
+
+
 def test_sixteen_bits_without_a_window(segment, tmp_path):
     url = write(tmp_path / "deep.zarr", np.ones((2, 20, 30), np.uint16))
     assert refused(segment(volume=url), "raw.window", "uint16")

@@ -9,6 +9,7 @@ import yaml
 import emslice
 from emslice.geometry.boxes import Roi
 from emslice.ledger.merges import load_merges
+from emslice.models.profile import bfloat16_unit
 from emslice.volumes import create_volume, open_volume
 from emslice.volumes.digest import digest_array
 
@@ -118,6 +119,26 @@ def changed_stages(run, folder, *options):
 )
 def test_an_option_changes_only_the_stages_that_depend_on_it(run, tmp_path, options, expected):
     assert changed_stages(run, tmp_path, *options) == expected
+
+
+@pytest.mark.skipif(bfloat16_unit() is None, reason="no bfloat16 here")
+def test_another_precision_predicts_again(run, raw, small_checkpoint, tmp_path):
+    records = []
+    for precision in ("float32", "bfloat16"):
+        answer = run("segment", raw.url, tmp_path / precision, "--checkpoint", small_checkpoint,
+                     "--set", f"predict.precision={precision}", "--workers", "1")  # fmt: skip
+        assert answer.code == 0, answer.err
+        records.append(yaml.safe_load((tmp_path / precision / "run.yaml").read_text()))
+        assert records[-1]["profile"]["precision"] == precision
+    one, other = (record["stages"]["predict"]["fingerprint"] for record in records)
+    assert one != other
+
+
+def test_the_precision_of_a_run_is_never_auto(run, raw, small_checkpoint, tmp_path):
+    run("segment", raw.url, tmp_path / "run", "--checkpoint", small_checkpoint, "--workers", "1")
+    record = yaml.safe_load((tmp_path / "run/run.yaml").read_text())
+    expected = "float32" if bfloat16_unit() is None else "bfloat16"
+    assert record["profile"]["precision"] == expected
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_the_segmentation_of_given_affinities_is_pinned(linkage, quantile, min_s
     segments = emslice.segment_affinities(
         affinities(), 0.5, linkage, quantile=quantile, min_size=min_size
     )
-    assert (agglomerate.VERSION, predict.VERSION, plan.DUST_VERSION) == (1, 1, 1)
+    assert (agglomerate.VERSION, predict.VERSION, plan.DUST_VERSION) == (1, 2, 1)
     assert digest_array(segments) == expected
 
 

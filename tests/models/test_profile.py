@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from emslice.errors import ConfigError
+from emslice.models import profile
+from emslice.models.profile import resolve_profile
+
+
+@pytest.mark.parametrize(
+    ("unit", "asked", "precision", "hardware"),
+    [
+        (None, "auto", "float32", ""),
+        (None, "float32", "float32", ""),
+        ("avx512_bf16", "auto", "bfloat16", " avx512_bf16"),
+        ("avx512_bf16", "bfloat16", "bfloat16", " avx512_bf16"),
+        ("avx512_bf16", "float32", "float32", ""),
+    ],
+)
+def test_precision_is_resolved_from_what_the_processor_has(
+    monkeypatch, unit, asked, precision, hardware
+):
+    monkeypatch.setattr(profile, "bfloat16_unit", lambda: unit)
+    resolved = resolve_profile(precision=asked)
+    assert resolved.precision == precision
+    assert resolved.hardware == torch.backends.cpu.get_cpu_capability() + hardware
+
+
+def test_the_faster_unit_is_named_where_there_are_two(monkeypatch):
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": True}
+    )
+    assert profile.bfloat16_unit() == "amx_bf16"
+
+
+def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
+    found = torch.backends.cpu.get_cpu_capability()
+    with pytest.raises(ConfigError, match=rf"bfloat16.*\({found}\).*avx512_bf16"):
+        resolve_profile(precision="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "float16"}, "precision: 'float16'"),
+        ({"device": "tpu"}, "device: 'tpu'"),
+    ],
+)
+def test_unknown_names_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve_profile(**arguments)
