@@ -96,7 +96,7 @@ def test_another_mask_changes_nothing_before_fragments_and_no_mask_is_as_before(
         stage for stage, facts in before["stages"].items()
         if facts.get("fingerprint") != masked["stages"][stage].get("fingerprint")
     }  # fmt: skip
-    assert changed == {"fragments", "stitch", "agglomerate", "cut", "relabel"}
+    assert changed == {"fragments", "stitch", "agglomerate", "cut", "dust", "relabel"}
     assert before["digests"]["segmentation"] != masked["digests"]["segmentation"]
     assert record(folder)["digests"] == before["digests"]
 

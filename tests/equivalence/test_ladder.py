@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reference.strategies import graph_of, id_lists, linkages, multigraphs, thresholds
 
 from emslice.ops.contacts import combine, contacts_of
+from emslice.ops.dust import DustRule
 from emslice.ops.linkage import LINKAGES, Linkage, integer_threshold
 from emslice.ops.open_graph import base_graph, decide, join_graphs
 
@@ -71,7 +72,8 @@ def test_many_more_ladders_do_too(**case):
 def check_volume(case, budget):
     affinity = random_affinity(case)
     roi, domain = roi_in(case["shape"], case["offset"], case["margin"])
-    method = (case["linkage"], max(0.5, case["lowest"]), case["lowest"], case["radius"])
+    dust = DustRule(case["min_size"], case["alone"])
+    method = (case["linkage"], max(0.5, case["lowest"]), case["lowest"], case["radius"], dust)
     join = joining(budget)
     blocks, merges = segment_in_blocks(affinity, roi, domain, case["block"], *method, join=join)
     segments, all_merges = whole(affinity, roi, domain, *method)
