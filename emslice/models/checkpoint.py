@@ -11,7 +11,6 @@ import hashlib
 import math
 import os
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emslice.errors import CheckpointError
-from emslice.models.student import Student
+from emslice.errors import CheckpointError, ConfigError
+from emslice.models.networks import NETWORKS, Network, count_parameters
 
 FORMAT = "emslice-checkpoint"
 VERSION = 1
@@ -30,7 +29,7 @@ VERSION = 1
 class Checkpoint:
     """A network's weights and what is known about them."""
 
-    network: Student
+    network: Network
     """In evaluation mode, float32, on the CPU."""
 
     sha256: str
@@ -59,7 +58,7 @@ PUBLISHED = {
 
 def save_checkpoint(
     path: str | Path,
-    network: Student,
+    network: Network,
     resolution_nm: tuple[float, float, float],
     provenance: dict[str, Any],
     dtype: torch.dtype = torch.float32,
@@ -75,7 +74,7 @@ def save_checkpoint(
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "spec": _spec(network),
+        "spec": network.spec,
         "training": {"resolution_nm": list(resolution_nm), "provenance": provenance},
         "weights": weights,
     }
@@ -96,11 +95,6 @@ def save_checkpoint(
         os.close(folder)
 
 
-def _spec(network: Student) -> dict[str, Any]:
-    """What a file says of its network."""
-    return {"network": "student", "features": network.features, "embedding": network.embedding}
-
-
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Network and facts of a checkpoint of either kind.
 
@@ -117,7 +111,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     weights = content.get("model_weights", content)
     name, resolution = PUBLISHED.get(sha256, (path.stem, None))
     provenance = {"source": "published student (CAD, EM-SliceCrafter)"} if resolution else {}
-    return Checkpoint(_build(path, weights, _our_key), sha256, name, resolution, provenance)
+    return Checkpoint(_build(path, weights), sha256, name, resolution, provenance)
 
 
 def _hash_file(path: Path) -> str:
@@ -147,14 +141,6 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _our_key(key: str) -> str:
-    """Name of a published weight in our network, which nests one module less."""
-    key = key.removeprefix("module.")
-    for theirs in (".conv.conv.", ".mpconv.1.conv."):
-        key = key.replace(theirs, ".")
-    return key.replace(".conv.", ".") if key.startswith("outc_") else key
-
-
 def _ours(path: Path, content: dict[str, Any], sha256: str) -> Checkpoint:
     if content.get("version") != VERSION:
         raise CheckpointError(
@@ -164,7 +150,8 @@ def _ours(path: Path, content: dict[str, Any], sha256: str) -> Checkpoint:
     try:
         training = content["training"]
         z, y, x = (float(n) for n in training["resolution_nm"])
-        network, spec = _build(path, content["weights"]), content["spec"]
+        spec = content["spec"]
+        network = _build(path, content["weights"], spec)
         provenance = training["provenance"]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, CheckpointError):
@@ -177,37 +164,70 @@ def _ours(path: Path, content: dict[str, Any], sha256: str) -> Checkpoint:
             f"checkpoint {path}: resolution_nm: expected three positive numbers z,y,x, "
             f"got {training['resolution_nm']!r}."
         )
-    if spec != _spec(network):
+    if spec != network.spec:
         raise CheckpointError(
-            f"checkpoint {path}: its spec is {spec!r}, its weights are those of {_spec(network)}. "
+            f"checkpoint {path}: its spec is {spec!r}, its weights are those of {network.spec}. "
             f"Save it again with save_checkpoint."
         )
     return Checkpoint(network, sha256, path.stem, (z, y, x), provenance)
 
 
-def _build(path: Path, content: Any, rename: Callable[[str], str] = str) -> Student:
-    """Network whose sizes are those of the weights; every key must fit."""
+def _build(path: Path, content: Any, spec: Any = None) -> Network:
+    """Network whose sizes are those of the weights; every key must fit.
+
+    ``spec`` says what weights cannot tell: what the outputs of a 3D network are.
+    """
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise CheckpointError(f"checkpoint {path}: the weights are a {kind}, expected a dict.")
-    weights = {rename(str(k)): v for k, v in content.items() if isinstance(v, Tensor)}
-    stem, out = weights.get("inc.0.weight"), weights.get("outc_tn.weight")
-    if stem is None or out is None or not stem.ndim == out.ndim == 4:
-        first = ", ".join(sorted(weights)[:3]) or "nothing"
+    given = {str(key).removeprefix("module."): value for key, value in content.items()}
+    network = None
+    for kind_of in NETWORKS:
+        weights = {kind_of.rename(k): v for k, v in given.items() if isinstance(v, Tensor)}
+        try:
+            network = _empty(kind_of, weights, spec)
+        except (ConfigError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"checkpoint {path}: weights of a {kind_of.name} of impossible sizes: {error}"
+            ) from error
+        if network is not None:
+            break
+    if network is None:
+        first = ", ".join(sorted(given)[:3]) or "nothing"
         raise CheckpointError(
             f"checkpoint {path}: weights of another network ({len(content)} entries: {first}, ...);"
-            f" expected the two-section student (158 entries: inc, down, up1 ... outc_tn)."
+            f" expected one of {', '.join(k.name for k in NETWORKS)}; the two-section student has "
+            f"158 entries: inc, down, up1 ... outc_tn."
         )
-    network = Student(stem.shape[0], out.shape[0])
+    _fill(path, network, weights)
+    return network
+
+
+def _empty(kind: type[Network], weights: dict[str, Tensor], spec: Any) -> Network | None:
+    """A network of the sizes of some weights; None if they are of another kind."""
+    sizes = kind.sizes_of(weights)
+    if sizes is None:
+        return None
+    if "head" in sizes and isinstance(spec, dict) and spec.get("network") == kind.name:
+        sizes["head"] = spec.get("head")
+    with torch.device("meta"):  # before memory is taken for what a damaged file asks for
+        wanted = count_parameters(kind(**sizes))
+    if wanted > 2 * sum(weight.numel() for weight in weights.values()):
+        raise ConfigError(f"a network of {wanted:,} parameters is not in the file")
+    return kind(**sizes)
+
+
+def _fill(path: Path, network: Network, weights: dict[str, Tensor]) -> None:
+    """Put weights into a network of their sizes, in evaluation mode."""
     floats = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
     try:
         network.load_state_dict(floats, strict=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:4]]
         raise CheckpointError(
-            f"checkpoint {path}: weights do not fit the student with {network.features} features: "
+            f"checkpoint {path}: weights do not fit the {network.name} of {network.spec}: "
             f"{' '.join(lines)}"
         ) from error
     if not all(bool(torch.isfinite(v).all()) for v in floats.values() if v.is_floating_point()):
         raise CheckpointError(f"checkpoint {path}: some weights are NaN or infinite.")
-    return network.eval()
+    network.eval()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -91,10 +92,15 @@ class Student(nn.Module):
         Length of the embedding of a voxel; the published students have 16.
     """
 
+    name: ClassVar[str] = "student"
+
     def __init__(self, features: int = 16, embedding: int = 16) -> None:
         super().__init__()
         f = features
         self.features, self.embedding = features, embedding
+        self.spec: dict[str, Any] = {
+            "network": self.name, "features": features, "embedding": embedding,
+        }  # fmt: skip
         self.inc = DoubleConv(1, f)
         widths = [(f, 2 * f), (4 * f, 4 * f), (4 * f, 8 * f), (8 * f, 8 * f)]
         self.down = nn.ModuleList(DoubleConv(i, o) for i, o in widths)
@@ -168,3 +174,18 @@ class Student(nn.Module):
         window = Window((0, 0), (sections.shape[2], sections.shape[3]))
         stems = [self.stem(sections[:, z : z + 1]) for z in range(sections.shape[1])]
         return [self.decode(before, here, window) for before, here in pairwise(stems)]
+
+    @staticmethod
+    def rename(key: str) -> str:
+        """Name of a published weight in this class, which nests one module less."""
+        for theirs in (".conv.conv.", ".mpconv.1.conv."):
+            key = key.replace(theirs, ".")
+        return key.replace(".conv.", ".") if key.startswith("outc_") else key
+
+    @classmethod
+    def sizes_of(cls, weights: dict[str, Tensor]) -> dict[str, Any] | None:
+        """Arguments of the network that weights belong to; None if they are of another kind."""
+        stem, out = weights.get("inc.0.weight"), weights.get("outc_tn.weight")
+        if stem is None or out is None or not stem.ndim == out.ndim == 4:
+            return None
+        return {"features": stem.shape[0], "embedding": out.shape[0]}

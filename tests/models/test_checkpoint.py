@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 import torch
+from models.teachers import SMALL
 
 from emslice.errors import CheckpointError
 from emslice.models.checkpoint import load_checkpoint, save_checkpoint
@@ -145,6 +146,57 @@ def test_published_files_are_known_by_their_bytes(data_dir, tmp_path, name, reso
     path.write_bytes((data_dir / "checkpoints" / f"{name}.ckpt").read_bytes())
     checkpoint = load_checkpoint(path)
     assert (checkpoint.name, checkpoint.resolution_nm) == (name, resolution_nm)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_3d_network_comes_back_as_it_was(tmp_path, name):
+    network, path = SMALL[name](), tmp_path / "teacher.ckpt"
+    save_checkpoint(path, network, RESOLUTION_NM, PROVENANCE)
+    loaded = load_checkpoint(path).network
+    assert loaded.spec == network.spec
+    assert not any(module.training for module in loaded.modules())
+    found, expected = loaded.state_dict(), network.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[key], expected[key]) for key in found)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_published_3d_networks_are_told_by_their_weights(tmp_path, name, prefix):
+    network, path = SMALL[name](), tmp_path / "model_3d-001000.ckpt"
+    weights = {prefix + key: value for key, value in network.state_dict().items()}
+    torch.save({"current_iter": 3, "valid_result": None, "model_weights": weights}, path)
+    assert load_checkpoint(path).network.spec == network.spec
+
+
+def test_an_embedding_as_long_as_a_neighborhood_is_told_by_its_spec(tmp_path):
+    path = tmp_path / "nine.ckpt"
+    save_checkpoint(path, SMALL["embedding"](outputs=9), RESOLUTION_NM, {})
+    assert load_checkpoint(path).network.spec["head"] == "embedding"
+
+
+def test_a_head_that_the_outputs_cannot_be_is_refused(tmp_path):
+    path = tmp_path / "ours.ckpt"
+    save_checkpoint(path, SMALL["embedding"](), RESOLUTION_NM, {})
+    content = torch.load(path, weights_only=True)
+    content["spec"]["head"] = "affinity"
+    torch.save(content, path)
+    assert_refused(path, "superhuman", "no neighborhood has 5 channels")
+
+
+@pytest.mark.parametrize("key", ["conv2.block3.weight", "up1.1.weight", "conv6.block2.3.weight"])
+def test_a_3d_network_with_a_missing_weight_is_refused(tmp_path, key):
+    path, weights = tmp_path / "part.ckpt", SMALL["embedding"]().state_dict()
+    del weights[key]
+    torch.save({"model_weights": weights}, path)
+    assert_refused(path, "superhuman")
+
+
+def test_a_network_larger_than_its_file_is_refused_before_memory_is_taken(tmp_path):
+    path, weights = tmp_path / "huge.ckpt", SMALL["embedding"]().state_dict()
+    weights["center.block3.weight"] = torch.ones(200_000)
+    torch.save({"model_weights": weights}, path)
+    assert_refused(path, "parameters is not in the file")
 
 
 def test_a_missing_file_is_named(tmp_path):
