@@ -33,7 +33,7 @@ from emslice.errors import ConfigError
 from emslice.geometry.lattice import TileLattice
 from emslice.models.allocator import freed_memory_kept
 from emslice.models.checkpoint import load_checkpoint
-from emslice.models.predictor import Predictor
+from emslice.models.pairs import PairPredictor
 from emslice.models.profile import resolve_profile
 from emslice.models.student import Student
 from emslice.ops.affinity import pair_affinity, quantise
@@ -141,7 +141,7 @@ def _plain(network: Student, sections: NDArray[np.uint8], device: str) -> Run:
 def _ours(network: Student, sections: NDArray[np.uint8], device: str, precision: str) -> Run:
     profile = resolve_profile(device, 4096, 1, precision)  # one tile: what the plain network sees
     lattice = TileLattice((sections.shape[1], sections.shape[2]), profile.tile)
-    predictor, (tile,) = Predictor(network, lattice, profile), lattice.tiles()
+    predictor, (tile,) = PairPredictor(network, lattice, profile), lattice.tiles()
     return lambda: predictor.affinities(sections, tile)
 
 

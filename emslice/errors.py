@@ -39,6 +39,10 @@ class RunExistsError(ConfigError, FileExistsError):
     """The run folder is already taken."""
 
 
+class UnfitWorkerError(EmsliceError):
+    """A worker that would compute something else than the run asks for."""
+
+
 class StorageError(EmsliceError, OSError):
     """A read or write failed; the store may recover."""
 

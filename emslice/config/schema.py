@@ -47,6 +47,12 @@ class PredictConfig(Strict):
     """Of weights and features. Resolved when a run is planned: bfloat16 on processors that
     multiply it, else float32. Part of the compute profile."""
 
+    crop: tuple[Positive, Positive, Positive] | None = None
+    """Of 3D networks: voxels z, y, x of one call, by default as published."""
+
+    stride: tuple[Positive, Positive, Positive] | None = None
+    """Of 3D networks: voxels z, y, x from one call to the next, by default as published."""
+
     threads: Positive = 1
     """Threads of one operator. Part of the compute profile; workers are the way to use cores."""
 
@@ -134,7 +140,7 @@ class SegmentConfig(Strict):
     """A segmentation, from raw or from stored affinities."""
 
     checkpoint: str | None = None
-    """Weights of the student; not needed for stored affinities."""
+    """Weights of a student or a 3D network; not needed for stored affinities."""
 
     roi: str | None = None
     """Box z0:z1,y0:y1,x0:x1 in voxels of the whole volume; by default all of it."""

@@ -11,11 +11,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emslice.errors import GeometryError
+from emslice.geometry.boxes import Roi
+
+Index = tuple[int, int, int]
+"""Of a cell in its lattice, z, y, x."""
+
+Sources = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Voxels of the domain that an array shows, along each axis."""
+
+
+class Lattice(Protocol):
+    """Where a network is run: the cells that tasks answer for, and what they see.
+
+    It pickles, and depends on the domain and the network's parameters only.
+    """
+
+    def meeting(self, box: Roi) -> Iterator[Index]:
+        """Cells that own a part of a box, in order."""
+
+    def owned(self, index: Index) -> Roi:
+        """What a cell answers for; it may reach beyond the domain."""
+
+    def sources(self, index: Index, answer: Roi) -> Sources:
+        """Voxels of the domain to be shown to the network for a part of what a cell owns."""
+
 
 STEP = 16
 """Voxels: four halvings."""
@@ -115,6 +140,34 @@ class TileLattice:
         """Longest read box of a tile along each axis, voxels y, x."""
         y, x = (max(s.read[1] - s.read[0] for s in axis.spans()) for axis in self.axes)
         return y, x
+
+    def tile(self, index: Index) -> Tile:
+        """The tile of a cell, which is a tile of a run of sections."""
+        y, x = self.axes
+        return Tile(y.spans()[index[1]], x.spans()[index[2]])
+
+    def meeting(self, box: Roi) -> Iterator[Index]:
+        spans = [
+            [
+                i
+                for i, span in enumerate(axis.spans())
+                if axis.answer(span)[0] < box.end[d] and axis.answer(span)[1] > box.begin[d]
+            ]
+            for d, axis in enumerate(self.axes, 1)
+        ]
+        for z in range(int(box.begin[0]) // Z_RUN, (int(box.end[0]) - 1) // Z_RUN + 1):
+            yield from ((z, y, x) for y in spans[0] for x in spans[1])
+
+    def owned(self, index: Index) -> Roi:
+        (axis_y, axis_x), tile = self.axes, self.tile(index)
+        (y0, y1), (x0, x1) = axis_y.answer(tile.y), axis_x.answer(tile.x)
+        return Roi((index[0] * Z_RUN, y0, x0), (Z_RUN, y1 - y0, x1 - x0))
+
+    def sources(self, index: Index, answer: Roi) -> Sources:
+        """Read box of the tile; the section before, which for the first section is itself."""
+        (axis_y, axis_x), tile = self.axes, self.tile(index)
+        z = np.arange(int(answer.begin[0]) - 1, int(answer.end[0]), dtype=np.int64)
+        return np.maximum(z, 0), axis_y.sources(tile.y), axis_x.sources(tile.x)
 
     def tiles(self) -> Iterator[Tile]:
         """Every tile, row by row."""

@@ -127,20 +127,30 @@ class FoldedStudent:
         return torch.addmm(bias, weight, pixels.T).view(-1, height, width)
 
 
-def fold(conv: nn.Module, norm: nn.Module, dtype: torch.dtype, white: int = 1) -> Weights:
-    """Weight and bias of a convolution followed by a batch normalisation in evaluation mode.
+def fold(conv: nn.Module, norm: nn.Module | None, dtype: torch.dtype, white: int = 1) -> Weights:
+    """Weight and bias of a convolution, and of a batch normalisation behind it in evaluation mode.
 
     Computed in float64 and rounded once: the weight, channels last, to ``dtype``, the bias to
     float32. ``white`` is what the input holds where the network expects 1.
     """
-    assert isinstance(conv, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
-    parts = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    weight, bias, scale, shift, mean, variance = (cast(Tensor, p).detach().double() for p in parts)
-    scale = scale / torch.sqrt(variance + norm.eps)
-    folded = (weight * scale[:, None, None, None] / white).to(dtype)
-    bias = ((bias - mean) * scale + shift).float()
-    return folded.contiguous(memory_format=torch.channels_last), bias
+    assert isinstance(conv, nn.Conv2d | nn.Conv3d)
+    weight = conv.weight.detach().double() / white
+    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+    if norm is not None:
+        scale, shift = scale_and_shift(norm)
+        weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
+        bias = bias * scale + shift
+    layout = torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
+    return weight.to(dtype).contiguous(memory_format=layout), bias.float()
+
+
+def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """What a batch normalisation in evaluation mode multiplies by and then adds, float64."""
+    assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
+    parts = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    weight, bias, mean, variance = (cast(Tensor, p).detach().double() for p in parts)
+    scale = weight / torch.sqrt(variance + norm.eps)
+    return scale, bias - mean * scale
 
 
 def _mixed_convolution(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from emslice.errors import ConfigError
 from emslice.models.heads import check_head, guess_head
 
 WIDTHS = (12, 60, 300, 1500)
@@ -39,6 +40,7 @@ class Mala(nn.Module):
     """Voxels z, y, x that the output is smaller than the input on each side."""
 
     blended: ClassVar[bool] = False
+    """Whether windows overlap and are weighted by a Gaussian."""
 
     def __init__(
         self,
@@ -65,6 +67,19 @@ class Mala(nn.Module):
             self.add_module(f"dconv{step}", wider)
         self.pool = nn.MaxPool3d((1, 3, 3))
 
+    @property
+    def bytes_per_voxel(self) -> int:
+        """Upper bound of what a call takes, a voxel of the crop."""
+        return 100 + 20 * self.spec["widths"][0]
+
+    def check_crop(self, crop: tuple[int, int, int]) -> None:
+        """Raise `ConfigError` unless a volume of this shape can be given to the network."""
+        if crop[0] < 29 or any(n < 214 or (n - 214) % 27 for n in crop[1:]):
+            raise ConfigError(
+                f"predict.crop: {crop} does not fit MALA, which takes 29 and more along z and "
+                f"214, 241, 268 ... voxels along y and x."
+            )
+
     def _pair(self, first: int, features: Tensor) -> Tensor:
         """Two convolutions, ``conv{first}`` and the next."""
         for i in (first, first + 1):
@@ -87,7 +102,7 @@ class Mala(nn.Module):
         for step, first in enumerate((9, 12, 15), 1):
             wide = self.get_submodule(f"dconv{step}")(features)
             above = self.get_submodule(f"conv{first}")(wide)
-            skip = _inside(skips.pop(), above.shape)
+            skip = inside(skips.pop(), above.shape)
             features = self._pair(first + 1, torch.cat([above, skip], 1))
         return self.conv18(features)
 
@@ -115,7 +130,7 @@ class Mala(nn.Module):
         }
 
 
-def _inside(features: Tensor, shape: torch.Size) -> Tensor:
+def inside(features: Tensor, shape: torch.Size) -> Tensor:
     """The middle of features, as long along z, y and x as ``shape``."""
     for axis in (2, 3, 4):
         spare = features.shape[axis] - shape[axis]

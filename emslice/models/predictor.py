@@ -1,116 +1,159 @@
-"""A network on one tile of a run of sections: raw in, affinity codes out."""
+"""One interface to every network: where it is run, what it sees, what it gives, what it takes."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from emslice.geometry.lattice import Axis, Span, Tile, TileLattice
-from emslice.models.eager import EagerStudent
-from emslice.models.folded import FoldedStudent
+from emslice.errors import ConfigError
+from emslice.geometry.boxes import Roi
+from emslice.geometry.lattice import HALO, Z_RUN, Index, Lattice, TileLattice
+from emslice.geometry.neighborhood import NEAREST, Offset
+from emslice.geometry.windows import WindowLattice
+from emslice.models.networks import Network, VolumeNetwork, count_parameters
+from emslice.models.pairs import PairPredictor
 from emslice.models.profile import ComputeProfile
-from emslice.models.student import Student, Window
+from emslice.models.student import Student
+from emslice.models.windows import WindowPredictor
+
+Triple = tuple[int, int, int]
+
+BLEND_BYTES = 28
+"""Of what is blended, a voxel of a cell's sections that a window reaches: sums and a product."""
+
+READ_BYTES = 10
+"""Of raw on its way to a network, a voxel: as read, in 8 bits, where it was imaged, and copies."""
 
 
-class PairStudent(Protocol):
-    """How a network is run on one device; a stem means something to its own device only."""
+class Predictor(Protocol):
+    """A network on the lattice of one volume.
 
-    def stem(self, section: NDArray[np.uint8]) -> Any:
-        """Features of one section."""
-
-    def codes(
-        self, before: Any, here: Any, window: Window, area: tuple[slice, slice]
-    ) -> NDArray[np.uint8]:
-        """Affinity codes of the later section of a pair inside an area, shape (3, Y, X)."""
-
-
-class Predictor:
-    """The student on the tiles of one volume.
-
-    The codes of a voxel depend on its tile's place in the lattice and on the profile, never on the
-    box that was asked for or on how sections were grouped: pairs go through the network one by
-    one, and a section's stem is computed once for both of its pairs.
-
-    Parameters
-    ----------
-    network : Student
-        In evaluation mode; it is not changed.
-    lattice : TileLattice
-        Of the sections of the volume.
-    profile : ComputeProfile
+    The codes of a voxel depend on the lattice and the profile, never on the box that is asked for.
     """
 
-    def __init__(self, network: Student, lattice: TileLattice, profile: ComputeProfile) -> None:
-        self.lattice = lattice
-        self.profile = profile
-        self._student: PairStudent
-        if profile.device == "cpu":
-            self._student = FoldedStudent(network, getattr(torch, profile.precision))
-        else:
-            self._student = EagerStudent(network, profile.device)
+    profile: ComputeProfile
 
-    @torch.inference_mode()
-    def affinities(
-        self, sections: NDArray[np.uint8], tile: Tile, blank: NDArray[np.bool_] | None = None
+    @property
+    def lattice(self) -> Lattice: ...
+
+    def codes(
+        self,
+        shown: NDArray[np.uint8],
+        imaged: NDArray[np.bool_],
+        index: Index,
+        answer: Roi,
     ) -> NDArray[np.uint8]:
-        """Codes of a tile's core, for every section but the first.
+        """Affinity codes of a part of what a cell owns, shape (3, Z, Y, X).
 
         Parameters
         ----------
-        sections : uint8, shape (Z + 1, Y, X)
-            The tile's read box of the padded sections; section 0 is only a partner. At the first
-            section of the volume it is the section itself once more.
-        blank : bool, shape (Z + 1,), optional
-            Sections that need not be predicted here, as all of it is blank; they get no affinity.
-
-        Returns
-        -------
-        codes : uint8, shape (3, Z, core Y, core X)
-            The part of the core inside the unpadded section.
+        shown : uint8, shape as ``lattice.sources(index, answer)`` has it
+        imaged : bool, the same shape
+            False where raw is 0.
         """
-        crop_y, crop_x = (
-            _crop(span, axis)
-            for span, axis in zip((tile.y, tile.x), self.lattice.axes, strict=True)
-        )
-        height, width = (axis.padded for axis in self.lattice.axes)
-        window = Window((tile.y.read[0], tile.x.read[0]), (height, width))
-        shape = (3, len(sections) - 1, crop_y.size, crop_x.size)
-        codes = np.zeros(shape, np.uint8)
-        before: Any = None
-        for z in range(1, len(sections)):
-            if blank is not None and blank[z]:
-                before = None
-                continue
-            if before is None:
-                before = self._student.stem(sections[z - 1])
-            here = self._student.stem(sections[z])
-            compared = self._student.codes(before, here, window, (crop_y.slice, crop_x.slice))
-            codes[:, z - 1] = compared[:, crop_y.margin :, crop_x.margin :]
-            before = here
-        return codes
 
 
 @dataclass(frozen=True)
-class _Crop:
-    """The answer of a tile along one axis, in voxels of its read box."""
+class PredictorFacts:
+    """What a plan must know of a network on a volume; nothing has to be run for it."""
 
-    slice: slice
-    """What is compared: the answer, and the voxel before it where there is one."""
+    lattice: Lattice
+    halo: Triple
+    """Voxels z, y, x beyond a cell that are read, at most and on each side."""
 
-    margin: int
-    """1 if that voxel is there."""
+    neighborhood: tuple[Offset, ...]
+    """Offset of each channel that is given."""
 
-    @property
-    def size(self) -> int:
-        return self.slice.stop - self.slice.start - self.margin
+    bytes_per_voxel: int
+    """Upper bound of what a call of the network takes, a voxel that it sees."""
+
+    peak_bytes: int
+    """Upper bound of what a task takes, its codes included."""
 
 
-def _crop(span: Span, axis: Axis) -> _Crop:
-    low, high = axis.answer(span)
-    margin = 1 if low > 0 else 0
-    shift = axis.pad - span.read[0]
-    return _Crop(slice(low - margin + shift, high + shift), margin)
+STUDENT_BYTES = 1600
+"""Of a call of the student, a pixel of a tile's read box (measured: docs/results/predict.md)."""
+
+WEIGHT_BYTES = 16
+"""Of a 3D network, a parameter: as loaded, folded, and in the order of one processor."""
+
+
+def facts_of(
+    network: Network,
+    shape: Triple,
+    tile: int = 1024,
+    crop: Triple | None = None,
+    stride: Triple | None = None,
+) -> PredictorFacts:
+    """Facts of a network on a domain.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Of the domain, voxels.
+    tile : int
+        Longest side of a tile's core, for students.
+    crop, stride : (int, int, int), optional
+        What a 3D network sees at once, and how far apart; by default as published.
+
+    Raises
+    ------
+    ConfigError
+        Sizes that the network cannot take.
+    """
+    if isinstance(network, Student):
+        if crop is not None or stride is not None:
+            raise ConfigError(
+                "predict.crop, predict.stride: they are for 3D networks; this checkpoint holds a "
+                "student of two sections. Drop them, or use predict.tile."
+            )
+        return _facts_of_tiles(TileLattice(shape[1:], tile))
+    crop = crop or network.crop
+    network.check_crop(crop)
+    return _facts_of_windows(
+        network, WindowLattice(shape, crop, stride or network.stride, network.margin)
+    )
+
+
+def _facts_of_tiles(lattice: TileLattice) -> PredictorFacts:
+    height, width = lattice.largest_read
+    return PredictorFacts(
+        lattice,
+        halo=(1, HALO, HALO),
+        neighborhood=NEAREST,
+        bytes_per_voxel=STUDENT_BYTES,
+        peak_bytes=(STUDENT_BYTES + READ_BYTES * Z_RUN) * height * width,
+    )
+
+
+def _facts_of_windows(network: VolumeNetwork, lattice: WindowLattice) -> PredictorFacts:
+    z, y, x = (
+        max(s * ((o - 1) // s), o - s) + m
+        for s, o, m in zip(lattice.stride, lattice.output, lattice.margin, strict=True)
+    )
+    cell = lattice.largest_cell
+    seen = math.prod(side + 2 * h for side, h in zip(cell, (z, y, x), strict=True))
+    return PredictorFacts(
+        lattice,
+        halo=(z, y, x),
+        neighborhood=NEAREST,
+        bytes_per_voxel=network.bytes_per_voxel,
+        peak_bytes=WEIGHT_BYTES * count_parameters(network)
+        + network.bytes_per_voxel * math.prod(lattice.crop)
+        + BLEND_BYTES * lattice.output[0] * cell[1] * cell[2]
+        + READ_BYTES * seen
+        + 6 * math.prod(cell),
+    )
+
+
+def make_predictor(network: Network, lattice: Lattice, profile: ComputeProfile) -> Predictor:
+    """Predictor of a network on a lattice made for it by `facts_of`."""
+    if isinstance(network, Student):
+        assert isinstance(lattice, TileLattice)
+        return PairPredictor(network, lattice, profile)
+    assert isinstance(lattice, WindowLattice)
+    return WindowPredictor(network, lattice, profile)

@@ -8,6 +8,7 @@ is integers and the profile does not matter.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from emslice.errors import ConfigError
+from emslice.errors import ConfigError, UnfitWorkerError
 
 BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")
 """Extensions that multiply bfloat16, the one that is used first."""
@@ -70,6 +71,28 @@ def resolve_profile(
     else:
         raise ConfigError(f"predict.device: {device!r} is neither 'cpu' nor 'cuda'.")
     return ComputeProfile(device, hardware, str(torch.__version__), precision, tile, 1, threads)
+
+
+def check_worker(profile: ComputeProfile) -> None:
+    """Raise `UnfitWorkerError` unless this machine has the profile that a run was planned with."""
+    asked = profile.as_dict()
+    try:
+        found = resolve_profile(
+            profile.device, profile.tile, profile.threads, profile.precision
+        ).as_dict()
+    except ConfigError as error:
+        found, reason = {}, str(error)
+    else:
+        names = [name for name in asked if found[name] != asked[name]]
+        reason = "; ".join(
+            f"{n}: the run has {asked[n]!r}, this worker {found[n]!r}" for n in names
+        )
+    if found != asked:
+        raise UnfitWorkerError(
+            f"worker on {platform.node()} cannot predict for this run, as some codes would differ: "
+            f"{reason}. Use workers like the machine that planned it, or plan the run anew on one "
+            f"like this."
+        )
 
 
 def _processor(precision: str) -> tuple[str, str]:

@@ -79,6 +79,7 @@ class Superhuman(nn.Module):
     """Voxels z, y, x that the output is smaller than the input on each side."""
 
     blended: ClassVar[bool] = True
+    """Whether windows overlap and are weighted by a Gaussian."""
 
     def __init__(
         self,
@@ -119,6 +120,21 @@ class Superhuman(nn.Module):
         )
         self.out_put = nn.Sequential(nn.Conv3d(first, outputs, 1))
         self.pool = nn.MaxPool3d((1, 2, 2))
+
+    @property
+    def bytes_per_voxel(self) -> int:
+        """Upper bound of what a call takes, a voxel of the crop."""
+        widths = self.spec["filters"]
+        return 100 + 4 * self.spec["outputs"] + (36 if self.merge == "cat" else 24) * widths[0]
+
+    def check_crop(self, crop: tuple[int, int, int]) -> None:
+        """Raise `ConfigError` unless a volume of this shape can be given to the network."""
+        step = 2**self.depth
+        if crop[0] < 1 or any(n < step or n % step for n in crop[1:]):
+            raise ConfigError(
+                f"predict.crop: {crop} does not fit this superhuman network; along y and x it "
+                f"takes multiples of {step} voxels."
+            )
 
     def logits(self, volume: Tensor) -> Tensor:
         """The outputs, before a sigmoid.

@@ -37,6 +37,25 @@ def join_upsampled(
     _join(skip, deep, weights[0], weights[1], joined)
 
 
+def add_upsampled(
+    skip: NDArray[Any], scale: NDArray[np.float32], deep: NDArray[Any], total: NDArray[Any]
+) -> None:
+    """``scale`` times the skip, plus the deeper features upsampled with their corners aligned.
+
+    Parameters
+    ----------
+    skip : float32 or bfloat16 as uint16, shape (Z, 2 Y, 2 X, C)
+    scale : float32, shape (C,)
+    deep : the same type as skip, shape (Z, Y, X, C)
+        Whole: its corners are those of its sections.
+    total : the same type, shape (Z, 2 Y, 2 X, C)
+        Where the answer is written.
+    """
+    weights = [_weights(n, 0, n) for n in deep.shape[1:3]]
+    for z in range(len(deep)):
+        _add(skip[z], scale, deep[z], weights[0], weights[1], total[z])
+
+
 def _weights(n: int, origin: int, length: int) -> NDArray[np.float32]:
     """Share of the neighbour in each output: the one before in even, the one behind in odd."""
     m = np.arange(origin, origin + n, dtype=np.float64)
@@ -68,6 +87,31 @@ def _join(
             for c in range(depth):
                 value = row[here, c] + share * (row[there, c] - row[here, c])
                 joined[y, x, first + c] = narrow(value, skip[0, 0, 0])
+
+
+@njit(nogil=True, cache=True)
+def _add(
+    skip: NDArray[Any],
+    scale: NDArray[np.float32],
+    deep: NDArray[Any],
+    share_y: NDArray[np.float32],
+    share_x: NDArray[np.float32],
+    total: NDArray[Any],
+) -> None:
+    height, width, depth = deep.shape
+    row = np.empty((width, depth), np.float32)
+    for y in range(2 * height):
+        near = y // 2
+        far = min(max(near - 1 + 2 * (y % 2), 0), height - 1)
+        _lerp_rows(deep[near].reshape(-1), deep[far].reshape(-1), share_y[y], row.reshape(-1))
+        for x in range(2 * width):
+            here = x // 2
+            there = min(max(here - 1 + 2 * (x % 2), 0), width - 1)
+            share = share_x[x]
+            for c in range(depth):
+                value = row[here, c] + share * (row[there, c] - row[here, c])
+                value += scale[c] * widen(skip[y, x, c])
+                total[y, x, c] = narrow(value, skip[0, 0, 0])
 
 
 @njit(nogil=True, cache=True)

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from emslice.config.schema import DEFAULT_RADIUS, AgglomerationConfig, DustConfig
 from emslice.errors import ConfigError
-from emslice.geometry.lattice import TileLattice
 from emslice.metrics import Scores, count_overlaps
 from emslice.models.checkpoint import load_checkpoint
-from emslice.models.predictor import Predictor
+from emslice.models.predictor import facts_of, make_predictor
 from emslice.models.profile import resolve_profile
 from emslice.ops.affinity import quantise_array
 from emslice.ops.dust import DustRule
@@ -38,6 +37,8 @@ def predict_affinities(
     device: str = "cpu",
     precision: str = "auto",
     threads: int = 1,
+    crop: tuple[int, int, int] | None = None,
+    stride: tuple[int, int, int] | None = None,
     workers: int | None = None,
 ) -> NDArray[np.uint8]:
     """Affinities of a stack of sections, as codes ``floor(256 a)``.
@@ -55,6 +56,8 @@ def predict_affinities(
         Values that become black and white; needed for uint16.
     tile, device, precision, threads
         Compute profile: changes codes by little. ``precision`` is "auto", "float32" or "bfloat16".
+    crop, stride : (z, y, x), optional
+        Of 3D networks: what they see at once and how far apart, by default as published.
     workers : int, optional
         Threads that share the tiles, by default one for each core; changes nothing.
 
@@ -65,7 +68,7 @@ def predict_affinities(
     Raises
     ------
     CheckpointError
-        A file that holds no student.
+        A file that holds no network.
     ConfigError
         Raw of another shape or dtype.
 
@@ -78,9 +81,9 @@ def predict_affinities(
     _check_3d(raw, "raw")
     check_window(raw.dtype, window)
     network = load_checkpoint(checkpoint).network
-    lattice = TileLattice((raw.shape[1], raw.shape[2]), tile)
-    profile = resolve_profile(device, tile, threads, precision)
-    predictor = Predictor(network, lattice, profile)
+    z, y, x = raw.shape
+    lattice = facts_of(network, (z, y, x), tile, crop, stride).lattice
+    predictor = make_predictor(network, lattice, resolve_profile(device, tile, threads, precision))
     volume = ArrayVolume(raw)
     affinities: NDArray[np.uint8] = predict(
         volume, predictor, volume.roi, window, workers or n_cores()

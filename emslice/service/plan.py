@@ -17,7 +17,9 @@ from emslice.errors import ConfigError, RunExistsError, VolumeError
 from emslice.geometry.boxes import Roi, n_voxels, parse_roi
 from emslice.ledger.fingerprint import fingerprint, volume_identity
 from emslice.models.checkpoint import Checkpoint, load_checkpoint
+from emslice.models.predictor import PredictorFacts, facts_of
 from emslice.models.profile import ComputeProfile, resolve_profile
+from emslice.models.student import Student
 from emslice.ops.intensity import check_window
 from emslice.ops.linkage import Linkage
 from emslice.service.machine import check_writable, default_node_memory, n_cores
@@ -81,6 +83,13 @@ class Plan:
         """Full extent of the raw volume."""
         return self.source.domain
 
+    def predictor_facts(self) -> PredictorFacts:
+        """Lattice and memory of the network on this volume."""
+        assert self.checkpoint is not None
+        z, y, x = (int(n) for n in self.domain.shape)
+        chosen = self.config.predict
+        return facts_of(self.checkpoint.network, (z, y, x), chosen.tile, chosen.crop, chosen.stride)
+
     def stage_folder(self, stage: str) -> Path:
         """Where a stage writes."""
         return self.folder / "stages" / stage / self.fingerprints[stage]
@@ -111,10 +120,12 @@ def plan_from_raw(
     if config.checkpoint is None:
         raise ConfigError("checkpoint: no weights given. Add --checkpoint FILE.")
     checkpoint = load_checkpoint(local_path(config.checkpoint))
-    profile = resolve_profile(**config.predict.model_dump())
+    profile = resolve_profile(**config.predict.model_dump(exclude={"crop", "stride"}))
     roi = _roi(config, raw, "RAW")
     identity = [volume_identity(raw.url), checkpoint.sha256]
-    return _finish(folder, config, roi, raw, None, checkpoint, profile, identity, resume)
+    plan = _finish(folder, config, roi, raw, None, checkpoint, profile, identity, resume)
+    plan.predictor_facts()  # refuses sizes that the network cannot take
+    return plan
 
 
 def plan_from_affinities(
@@ -230,6 +241,10 @@ def _fingerprints(
     stages: list[tuple[str, int, dict[str, Any]]] = []
     if checkpoint is not None and profile is not None:
         facts = {"window": config.raw.window, "profile": profile.as_dict(), "roi": box}
+        network = checkpoint.network
+        if not isinstance(network, Student):
+            facts["crop"] = config.predict.crop or network.crop
+            facts["stride"] = config.predict.stride or network.stride
         stages.append(("predict", predict.VERSION, facts))
         stages.append(("affinities", predict.VERSION, {}))
     facts = {**fragments_facts(config.fragments), "roi": box, "block": list(block)}

@@ -7,8 +7,7 @@ from typing import Any
 
 from emslice.config.schema import AgglomerationConfig
 from emslice.engine.stage import Stage
-from emslice.geometry.lattice import Z_RUN, TileLattice
-from emslice.geometry.neighborhood import NEAREST
+from emslice.geometry.lattice import Z_RUN
 from emslice.ledger.fingerprint import fingerprint
 from emslice.ops.dust import DustRule
 from emslice.ops.linkage import Linkage, integer_threshold
@@ -47,9 +46,6 @@ GRAPH_BYTES = 12
 
 WATERZ_BYTES = 700
 """Of an agglomeration by waterz, a voxel: up to 613 were seen, of fragments of 10 voxels."""
-
-TILE_BYTES = 1600
-"""Of a call of the network, a pixel of a tile's read box."""
 
 
 @dataclass(frozen=True)
@@ -174,19 +170,18 @@ def _predict(
 ) -> tuple[PredictTiles | None, KeepAffinities | None]:
     if plan.raw is None or plan.profile is None or plan.checkpoint is None:
         return None, None
-    lattice = TileLattice((frame.domain_shape[1], frame.domain_shape[2]), plan.profile.tile)
-    tiles = TileSet(frame, lattice, str(plan.stage_folder("predict")))
-    height, width = lattice.largest_read
+    facts = plan.predictor_facts()
+    tiles = TileSet(frame, facts.lattice, str(plan.stage_folder("predict")))
     predict = PredictTiles(
         tiles, plan.raw.url, str(plan.config.checkpoint), plan.profile.as_dict(),
         plan.config.raw.window, plan.fingerprints["predict"],
-        BASE_BYTES + (TILE_BYTES + 8 * Z_RUN) * height * width,
+        BASE_BYTES + facts.peak_bytes,
     )  # fmt: skip
     if plan.config.affinities != "keep":
         return predict, None
     attributes: dict[str, Any] = {
         "fingerprint": plan.fingerprints["predict"],
-        "offsets": [list(offset) for offset in NEAREST],
+        "offsets": [list(offset) for offset in facts.neighborhood],
         "scale": 256,
     }
     layer = 3 * Z_RUN * int(plan.roi.shape[1]) * int(plan.roi.shape[2])

@@ -1,18 +1,19 @@
-"""Raw to affinities: the network on every tile of the lattice that a box touches."""
+"""Raw to affinities: the network on every cell of its lattice that a box touches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emslice.geometry.boxes import Roi, clip, cut, n_voxels, within
-from emslice.geometry.lattice import Z_RUN, Tile
+from emslice.geometry.boxes import Coordinate, Roi, clip, n_voxels, within
+from emslice.geometry.lattice import Index, Sources
 from emslice.models.predictor import Predictor
 from emslice.models.profile import operator_threads
-from emslice.ops.blank import blank_voxels
+from emslice.ops.blank import BLANK_SIDE, blank_voxels
 from emslice.ops.intensity import to_uint8
 from emslice.volumes import ArrayVolume, Volume
 
@@ -30,18 +31,18 @@ def predict(
 ) -> ArrayVolume:
     """Affinity codes of a box of the raw volume.
 
-    Raw is read up to a tile's halo beyond the box, and the section before it: a voxel has the
-    same codes whatever box was asked for. Blank raw has no affinities, which masks it.
+    Raw is read as far beyond the box as the network looks: a voxel has the same codes whatever box
+    was asked for. Blank raw has no affinities, which masks it.
 
     Parameters
     ----------
     raw : Volume, uint8 or uint16, covering its domain
     predictor : Predictor
-        On the lattice of the domain's sections.
+        On a lattice of the domain.
     window : (low, high), optional
         Values that become 0 and 255.
     workers : int
-        Threads, each on tiles of its own; the number changes no voxel.
+        Threads, each on cells of its own; the number changes no voxel.
     advance : callable
         Told how many voxels were finished.
 
@@ -51,17 +52,16 @@ def predict(
 
     Notes
     -----
-    3 bytes a voxel, and per worker about 1 kB a pixel of a tile's read box.
+    3 bytes a voxel, and per worker what the predictor says.
     """
     codes = np.zeros((3, *(int(n) for n in roi.shape)), np.uint8)
     affinities = ArrayVolume(
         codes, offset=roi.begin, domain_shape=raw.domain.shape, resolution_nm=raw.resolution_nm
     )
 
-    def work(task: tuple[Roi, Tile, Roi]) -> None:
-        sections, tile, answer = task
-        part = _predict_tile(raw, predictor, tile, sections, answer, window)
-        affinities.write(answer, part)
+    def work(task: tuple[Index, Roi]) -> None:
+        index, answer = task
+        affinities.write(answer, _predict_cell(raw, predictor, index, answer, window))
         advance(n_voxels(answer))
 
     with operator_threads(predictor.profile.threads) as set_threads:
@@ -80,49 +80,41 @@ def predict(
     return affinities
 
 
-def _tasks(predictor: Predictor, roi: Roi) -> list[tuple[Roi, Tile, Roi]]:
-    """Runs of sections x tiles that meet the box, each with the part of the box it answers for."""
-    axis_y, axis_x = predictor.lattice.axes
-    tasks = []
-    for sections in cut(roi, axis=0, step=Z_RUN):
-        for tile in predictor.lattice.tiles():
-            (y0, y1), (x0, x1) = axis_y.answer(tile.y), axis_x.answer(tile.x)
-            core = Roi((sections.begin[0], y0, x0), (sections.shape[0], y1 - y0, x1 - x0))
-            answer = clip(core, roi)
-            if not answer.empty:
-                tasks.append((sections, tile, answer))
-    return tasks
+def _tasks(predictor: Predictor, roi: Roi) -> list[tuple[Index, Roi]]:
+    """Cells that meet the box, each with the part of the box that it answers for."""
+    lattice = predictor.lattice
+    return [(index, clip(lattice.owned(index), roi)) for index in lattice.meeting(roi)]
 
 
-def _predict_tile(
+def _predict_cell(
     raw: Volume,
     predictor: Predictor,
-    tile: Tile,
-    sections: Roi,
+    index: Index,
     answer: Roi,
     window: tuple[int, int] | None,
 ) -> NDArray[np.uint8]:
-    """Codes of the part of a tile's core that is asked for; blank voxels have none."""
-    (axis_y, axis_x), first = predictor.lattice.axes, int(sections.begin[0])
-    source_y, source_x = axis_y.sources(tile.y), axis_x.sources(tile.x)
-    y0, x0 = int(source_y.min()), int(source_x.min())
-    partner = max(0, first - 1)  # the first section of the volume is its own partner
-    seen = Roi(
-        (partner, y0, x0),
-        (
-            int(sections.end[0]) - partner,
-            int(source_y.max()) + 1 - y0,
-            int(source_x.max()) + 1 - x0,
-        ),
-    )
+    """Codes of the part of a cell that is asked for; blank voxels have none."""
+    sources = predictor.lattice.sources(index, answer)
+    seen = _seen(sources, answer, raw.domain)
     values = raw.read(seen)
-    padded = to_uint8(values, window)[:, (source_y - y0)[:, None], source_x - x0]
-    blank = np.array([not section.any() for section in values])
-    if first == 0:
-        padded, blank = np.concatenate([padded[:1], padded]), np.r_[blank[:1], blank]
-    codes = predictor.affinities(padded, tile, blank)
-    core_y, core_x = axis_y.answer(tile.y)[0], axis_x.answer(tile.x)[0]
-    core = Roi((first, core_y, core_x), codes.shape[1:])
-    asked = codes[(slice(None), *within(answer, core))]
-    asked[:, blank_voxels(values)[within(answer, seen)]] = 0
-    return asked
+    place = _place(sources, seen)
+    shown = to_uint8(values, window)[place]
+    codes = predictor.codes(shown, (values != 0)[place], index, answer)
+    codes[:, blank_voxels(values)[within(answer, seen)]] = 0
+    return codes
+
+
+def _place(sources: Sources, seen: Roi) -> tuple[Any, ...]:
+    """Index of what is shown in what was read; slices, which copy nothing, if nothing repeats."""
+    found = [shown - int(low) for shown, low in zip(sources, seen.begin, strict=True)]
+    if all((np.diff(line) == 1).all() for line in found):
+        return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in found)
+    return np.ix_(*found)
+
+
+def _seen(sources: Sources, answer: Roi, domain: Roi) -> Roi:
+    """What is read: all that is shown, and what decides whether the answer is blank."""
+    blank = answer.grow(Coordinate(0, BLANK_SIDE - 1, BLANK_SIDE - 1)).intersect(domain)
+    begin = [min(int(s.min()), int(b)) for s, b in zip(sources, blank.begin, strict=True)]
+    end = [max(int(s.max()) + 1, int(e)) for s, e in zip(sources, blank.end, strict=True)]
+    return Roi(begin, [high - low for low, high in zip(begin, end, strict=True)])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from emslice.engine.stage import Resource
 from emslice.geometry.boxes import Roi, clip, cut, within
-from emslice.geometry.lattice import Z_RUN, TileLattice
+from emslice.geometry.lattice import Z_RUN, Lattice
 from emslice.ops.affinity import quantise_array
 from emslice.stages.holes import INPUTS, Holes, digest_of
 from emslice.stages.layout import Frame, index_of, key_of
@@ -32,7 +32,7 @@ class TileSet:
     """The tiles that a box touches: their names, boxes and folders."""
 
     frame: Frame
-    lattice: TileLattice
+    lattice: Lattice
     folder: str
 
     def keys(self) -> Iterator[str]:
@@ -41,25 +41,11 @@ class TileSet:
 
     def meeting(self, box: Roi) -> Iterator[str]:
         """Names of the tiles that own a part of a box."""
-        axis_y, axis_x = self.lattice.axes
-        spans = [
-            [
-                i
-                for i, span in enumerate(axis.spans())
-                if axis.answer(span)[0] < box.end[d] and axis.answer(span)[1] > box.begin[d]
-            ]
-            for d, axis in ((1, axis_y), (2, axis_x))
-        ]
-        for z in range(int(box.begin[0]) // Z_RUN, (int(box.end[0]) - 1) // Z_RUN + 1):
-            for y in spans[0]:
-                yield from (key_of((z, y, x)) for x in spans[1])
+        yield from map(key_of, self.lattice.meeting(box))
 
     def box(self, key: str) -> Roi:
         """What a tile answers for, inside the run's box."""
-        z, y, x = index_of(key)
-        axis_y, axis_x = self.lattice.axes
-        (y0, y1), (x0, x1) = axis_y.answer(axis_y.spans()[y]), axis_x.answer(axis_x.spans()[x])
-        return clip(Roi((z * Z_RUN, y0, x0), (Z_RUN, y1 - y0, x1 - x0)), self.frame.box)
+        return clip(self.lattice.owned(index_of(key)), self.frame.box)
 
     def path(self, key: str) -> Path:
         """Volume of a tile."""
@@ -137,13 +123,14 @@ class PredictTiles:
         # torch is imported by workers that predict, not by all that read this module
         from emslice.models.allocator import freed_memory_kept
         from emslice.models.checkpoint import load_checkpoint
-        from emslice.models.predictor import Predictor
-        from emslice.models.profile import ComputeProfile, operator_threads
+        from emslice.models.predictor import make_predictor
+        from emslice.models.profile import ComputeProfile, check_worker, operator_threads
         from emslice.stages.predict import predict
 
         profile = ComputeProfile(**self.profile)
+        check_worker(profile)
         network = load_checkpoint(self.checkpoint).network
-        predictor = Predictor(network, self.tiles.lattice, profile)
+        predictor = make_predictor(network, self.tiles.lattice, profile)
         raw = open_volume(self.raw_url)
 
         def process(key: str) -> dict[str, Any]:

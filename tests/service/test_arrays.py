@@ -10,7 +10,7 @@ from emslice.errors import CheckpointError, ConfigError
 from emslice.geometry.boxes import Roi
 from emslice.geometry.lattice import TileLattice
 from emslice.models.checkpoint import load_checkpoint
-from emslice.models.predictor import Predictor
+from emslice.models.pairs import PairPredictor
 from emslice.models.profile import bfloat16_unit, resolve_profile
 from emslice.ops.linkage import LINKAGES
 from emslice.stages.predict import predict
@@ -28,7 +28,7 @@ def raw_volume(shape, seed=0):
 def predictor_for(shape, checkpoint, core=1024, precision="auto"):
     lattice = TileLattice((shape[1], shape[2]), core)
     profile = resolve_profile(tile=core, precision=precision)
-    return Predictor(load_checkpoint(checkpoint).network, lattice, profile)
+    return PairPredictor(load_checkpoint(checkpoint).network, lattice, profile)
 
 
 @pytest.mark.parametrize("shape", [(3, 40, 57), (1, 17, 33), (2, 1, 5), (19, 16, 16)])
