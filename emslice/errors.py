@@ -39,6 +39,10 @@ class RunExistsError(ConfigError, FileExistsError):
     """The run folder is already taken."""
 
 
+class PrecisionError(EmsliceError):
+    """Numbers that leave the range of the precision they are computed in."""
+
+
 class UnfitWorkerError(EmsliceError):
     """A worker that would compute something else than the run asks for."""
 

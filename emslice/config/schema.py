@@ -43,9 +43,9 @@ class PredictConfig(Strict):
     tile: Annotated[int, Field(ge=512, multiple_of=16)] = 1024
     """Longest side of a tile's core, voxels. Part of the compute profile."""
 
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of weights and features. Resolved when a run is planned: bfloat16 on processors that
-    multiply it, else float32. Part of the compute profile."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of weights and features. Resolved when a run is planned: float16 on GPUs, bfloat16 on
+    processors that multiply it, else float32. Part of the compute profile."""
 
     crop: tuple[Positive, Positive, Positive] | None = None
     """Of 3D networks: voxels z, y, x of one call, by default as published."""

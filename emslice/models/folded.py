@@ -66,6 +66,38 @@ class FoldedStudent:
             for name, layer in (("t", network.outc_t), ("tn", network.outc_tn))
         }
 
+    def run(
+        self,
+        sections: NDArray[np.uint8],
+        blank: NDArray[np.bool_],
+        window: Window,
+        area: tuple[slice, slice],
+    ) -> NDArray[np.uint8]:
+        """Codes inside an area, for every section but the first; 0 in blank ones.
+
+        Parameters
+        ----------
+        sections : uint8, shape (Z + 1, Y, X)
+        blank : bool, shape (Z + 1,)
+        window : Window
+            Where the sections lie.
+
+        Returns
+        -------
+        codes : uint8, shape (3, Z, area)
+        """
+        codes = np.zeros((3, len(sections) - 1, *sections[0][area].shape), np.uint8)
+        before: Stem | None = None
+        for z in range(1, len(sections)):
+            if blank[z]:
+                before = None
+                continue
+            before = before or self.stem(sections[z - 1])
+            here = self.stem(sections[z])
+            codes[:, z - 1] = self.codes(before, here, window, area)
+            before = here
+        return codes
+
     def stem(self, section: NDArray[np.uint8]) -> Stem:
         """Features of one section; its partner has no part in them.
 

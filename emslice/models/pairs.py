@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,22 +11,23 @@ from numpy.typing import NDArray
 
 from emslice.geometry.boxes import Roi
 from emslice.geometry.lattice import Axis, Index, Span, Tile, TileLattice
-from emslice.models.eager import EagerStudent
 from emslice.models.folded import FoldedStudent
+from emslice.models.gpu import GpuStudent
 from emslice.models.profile import ComputeProfile
 from emslice.models.student import Student, Window
 
 
 class PairStudent(Protocol):
-    """How a network is run on one device; a stem means something to its own device only."""
+    """How a network is run on one device."""
 
-    def stem(self, section: NDArray[np.uint8]) -> Any:
-        """Features of one section."""
-
-    def codes(
-        self, before: Any, here: Any, window: Window, area: tuple[slice, slice]
+    def run(
+        self,
+        sections: NDArray[np.uint8],
+        blank: NDArray[np.bool_],
+        window: Window,
+        area: tuple[slice, slice],
     ) -> NDArray[np.uint8]:
-        """Affinity codes of the later section of a pair inside an area, shape (3, Y, X)."""
+        """Affinity codes inside an area, for every section but the first; 0 in blank ones."""
 
 
 class PairPredictor:
@@ -51,7 +52,7 @@ class PairPredictor:
         if profile.device == "cpu":
             self._student = FoldedStudent(network, getattr(torch, profile.precision))
         else:
-            self._student = EagerStudent(network, profile.device)
+            self._student = GpuStudent(network, getattr(torch, profile.precision), profile.device)
 
     def codes(
         self,
@@ -95,20 +96,10 @@ class PairPredictor:
         )
         height, width = (axis.padded for axis in self.lattice.axes)
         window = Window((tile.y.read[0], tile.x.read[0]), (height, width))
-        shape = (3, len(sections) - 1, crop_y.size, crop_x.size)
-        codes = np.zeros(shape, np.uint8)
-        before: Any = None
-        for z in range(1, len(sections)):
-            if blank is not None and blank[z]:
-                before = None
-                continue
-            if before is None:
-                before = self._student.stem(sections[z - 1])
-            here = self._student.stem(sections[z])
-            compared = self._student.codes(before, here, window, (crop_y.slice, crop_x.slice))
-            codes[:, z - 1] = compared[:, crop_y.margin :, crop_x.margin :]
-            before = here
-        return codes
+        if blank is None:
+            blank = np.zeros(len(sections), np.bool_)
+        codes = self._student.run(sections, blank, window, (crop_y.slice, crop_x.slice))
+        return codes[:, :, crop_y.margin :, crop_x.margin :]
 
 
 @dataclass(frozen=True)
@@ -120,10 +111,6 @@ class _Crop:
 
     margin: int
     """1 if that voxel is there."""
-
-    @property
-    def size(self) -> int:
-        return self.slice.stop - self.slice.start - self.margin
 
 
 def _crop(span: Span, axis: Axis) -> _Crop:

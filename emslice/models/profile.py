@@ -18,6 +18,8 @@ import torch
 
 from emslice.errors import ConfigError, UnfitWorkerError
 
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
 BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")
 """Extensions that multiply bfloat16, the one that is used first."""
 
@@ -34,7 +36,7 @@ class ComputeProfile:
 
     torch: str
     precision: str
-    """``float32`` or ``bfloat16``: of weights and features; sums are float32."""
+    """``float32``, ``bfloat16`` or ``float16``: of weights and features; sums are float32."""
 
     tile: int
     """Longest side of a tile's core, voxels."""
@@ -60,9 +62,9 @@ def resolve_profile(
     ConfigError
         A device that is unknown or not present, or a precision that it lacks.
     """
-    if precision not in ("auto", "float32", "bfloat16"):
+    if precision not in PRECISIONS:
         raise ConfigError(
-            f"predict.precision: {precision!r} is none of 'auto', 'float32', 'bfloat16'."
+            f"predict.precision: {precision!r} is none of {', '.join(map(repr, PRECISIONS))}."
         )
     if device == "cpu":
         hardware, precision = _processor(precision)
@@ -98,6 +100,8 @@ def check_worker(profile: ComputeProfile) -> None:
 def _processor(precision: str) -> tuple[str, str]:
     """Instruction set of the CPU kernels, and the precision resolved."""
     capability = torch.backends.cpu.get_cpu_capability()
+    if precision == "float16":
+        raise ConfigError("predict.precision: float16 is for device cuda. Take auto or float32.")
     unit = bfloat16_unit()
     if precision == "float32" or (precision == "auto" and unit is None):
         return capability, "float32"
@@ -121,9 +125,13 @@ def _gpu(precision: str) -> tuple[str, str]:
     """Name of the GPU, and the precision resolved."""
     if not torch.cuda.is_available():
         raise ConfigError("predict.device: cuda was asked for, but no CUDA device is present.")
-    if precision == "bfloat16":
-        raise ConfigError("predict.precision: bfloat16 is for device cpu. Take auto or float32.")
-    return torch.cuda.get_device_name(), "float32"
+    if precision == "bfloat16" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(
+            f"predict.precision: {torch.cuda.get_device_name()} does not multiply bfloat16. Take "
+            f"auto, float32 or float16."
+        )
+    # float16 keeps 99.8 % of codes within 1, bfloat16 86 % (docs/results/predict.md).
+    return torch.cuda.get_device_name(), "float16" if precision == "auto" else precision
 
 
 @contextmanager

@@ -42,7 +42,8 @@ def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"precision": "float16"}, "precision: 'float16'"),
+        ({"precision": "float8"}, "precision: 'float8'"),
+        ({"precision": "float16"}, "float16 is for device cuda"),
         ({"device": "tpu"}, "device: 'tpu'"),
     ],
 )
