@@ -8,6 +8,7 @@ with the run, because the records are elsewhere.
 
 from __future__ import annotations
 
+import logging
 import math
 import pickle
 import traceback
@@ -29,6 +30,9 @@ from emslice.engine.dask_worker import SessionPlugin, run_batch
 from emslice.engine.executor import Outcome, Result
 from emslice.engine.failures import NoWorkersError
 from emslice.engine.stage import Resource, Stage
+from emslice.errors import UnfitWorkerError
+
+logger = logging.getLogger(__name__)
 
 BATCHES_PER_WORKER = 2
 """One runs and one waits on the worker, so that it never waits for us."""
@@ -62,6 +66,7 @@ class DaskExecutor:
         self._client, self._local = client, local
         self._batch_s, self._patience_s = batch_s, patience_s
         self._workers: dict[str, set[str]] = {}  # address -> resources
+        self._unfit: dict[str, UnfitWorkerError] = {}  # by address, for the stage at hand
         self._stage: Stage | None = None
         self._payload = b""
         self._size = BatchSize(batch_s, 1)
@@ -114,7 +119,7 @@ class DaskExecutor:
         asked = staffed = monotonic()
         try:
             while True:
-                workers = [w for w, has in self._workers.items() if stage.resource in has]
+                workers = self._fit_workers(stage, bool(flying))
                 for batch in self._next_batches(source, workers, flying.values(), alone):
                     flying[str(batch.future.key)] = batch
                     batch.future.add_done_callback(lambda future: landed.put(str(future.key)))
@@ -145,8 +150,20 @@ class DaskExecutor:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def _fit_workers(self, stage: Stage, waiting: bool) -> list[str]:
+        """Workers that may get tasks; raises if there are only others and nothing is under way."""
+        able = [w for w, has in self._workers.items() if stage.resource in has]
+        fit = [w for w in able if w not in self._unfit]
+        if able and not fit and not waiting:
+            raise UnfitWorkerError(
+                f"stage {stage.name!r}: none of the {len(able)} workers can run it. "
+                f"{self._unfit[able[0]]}"
+            )
+        return fit
+
     def _take(self, stage: Stage) -> None:
         if stage is not self._stage:
+            self._unfit.clear()
             self._stage, self._payload = stage, pickle.dumps(stage)
             # A few batches for every worker, so that they end at about the same time.
             fair = stage.n_tasks // (4 * max(1, len(self._workers)))
@@ -198,6 +215,11 @@ class DaskExecutor:
             except (KilledWorker, CancelledError):
                 self._ask_for_workers()
                 return self._give_up(batch)
+            except UnfitWorkerError as error:  # found on opening: none of the keys was tried
+                logger.warning("%s", error)
+                self._unfit[batch.worker] = error
+                source.put_back(batch.keys)
+                return []
             except Exception:  # Dask could not run it; the tasks have tracebacks of their own
                 return batch.all("raised", traceback.format_exc())
             else:

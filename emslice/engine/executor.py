@@ -58,6 +58,8 @@ class Executor(Protocol):
         taken lazily, a bounded window ahead of the outcomes. With ``alone`` no task shares its
         worker with another one, running or waiting: if the worker is lost, the task was the only
         one there. Closing the generator abandons what still runs.
+
+        Raises `UnfitWorkerError` if there are workers and the stage can be opened on none.
         """
 
     def close(self) -> None:

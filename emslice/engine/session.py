@@ -16,6 +16,7 @@ from time import perf_counter
 
 from emslice.engine.executor import Outcome, Result
 from emslice.engine.stage import Process, Stage
+from emslice.errors import UnfitWorkerError
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Session:
     def attempt(self, key: str, token: object, load: Callable[[], Stage]) -> Outcome:
         """Do one task. Whatever ``open`` or ``process`` raise becomes the outcome.
 
+        But `UnfitWorkerError` is raised: it is the worker's, not the task's.
+
         ``token`` says which stage: while it is equal, the stage stays open. A fingerprint would
         not do, because it says nothing of where the output goes.
         """
@@ -48,6 +51,8 @@ class Session:
         try:
             facts = self._open(token, load)(key)
             json.dumps(facts)  # here, where it is charged to the task, not in the ledger
+        except UnfitWorkerError:
+            raise
         except Exception as raised:
             error, facts = traceback.format_exc(), {}
             result = "lost" if is_out_of_memory(raised) else "raised"

@@ -56,6 +56,9 @@ class Stage(Protocol):
     def open(self) -> AbstractContextManager[Process]:
         """Hold what all tasks on one worker share (a network, open volumes).
 
+        Raises `UnfitWorkerError` if this worker would compute something else than the others: it
+        gets no more tasks of the stage, and nobody is blamed.
+
         Yields ``process(key)``, which is deterministic, may run twice, even at the same time,
         writes only what the task owns, and returns after its data are durable.
         """

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from distributed import LocalCluster
-from engine.toy import Squares
+from engine.toy import Picky, Squares
 
 from emslice.engine.coordinator import run_stage
 from emslice.engine.dask_executor import DaskExecutor
 from emslice.engine.failures import NoWorkersError, StageAborted
 from emslice.engine.records import MemoryRecords
 from emslice.engine.serial import SerialExecutor
+from emslice.errors import UnfitWorkerError
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +245,7 @@ def test_ctrl_c_ends_soon_with_a_stopped_worker_and_a_long_task(tmp_path, record
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_the_coordinator(tmp_path, blow):
     code = f"""
-from engine.toy import Squares
+from engine.toy import Picky, Squares
 from emslice.engine.coordinator import run_stage
 from emslice.engine.dask_executor import DaskExecutor
 from emslice.engine.records import MemoryRecords
@@ -313,3 +314,32 @@ def test_memory_of_the_coordinator_is_flat(tmp_path, two_workers):
         sizes.append(resident())
     two_workers._batch_s = batch_s
     assert sizes[1] - sizes[0] < 20 * 2**20
+
+
+def test_a_worker_of_another_kind_gets_no_tasks_and_none_is_blamed(tmp_path, records, two_workers):
+    stage = Picky(str(tmp_path), 40, seconds=0.02)
+    result = run_stage(stage, two_workers, records)
+    assert result.is_complete
+    assert (result.n_raised, result.n_lost) == (0, 0)
+    assert stage.outputs() == stage.squares()
+    assert_done_once(records, 40)
+    assert (tmp_path / "unfit").read_text() not in map(str, stage.pids())
+
+
+@pytest.mark.parametrize("kind", ["serial", "dask"])
+def test_a_stage_that_fits_no_worker_says_so_and_leaves_no_task_out(
+    tmp_path, records, two_workers, kind
+):
+    executor = SerialExecutor() if kind == "serial" else two_workers
+    stage = Picky(str(tmp_path), 40, picky="all")
+    with pytest.raises(UnfitWorkerError, match="is of another kind"):
+        run_stage(stage, executor, records)
+    assert not records.attempts
+    assert not records.quarantined_keys(stage.fingerprint)
+
+
+def test_workers_that_one_stage_refused_may_run_the_next(tmp_path, records, two_workers):
+    with pytest.raises(UnfitWorkerError):
+        run_stage(Picky(str(tmp_path), 4, picky="all"), two_workers, records)
+    other = Squares(str(tmp_path), 4, fingerprint="other")
+    assert run_stage(other, two_workers, records).is_complete

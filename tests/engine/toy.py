@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +11,7 @@ from uuid import uuid4
 import numpy as np
 
 from emslice.engine.executor import Outcome
+from emslice.errors import UnfitWorkerError
 
 
 @dataclass(frozen=True)
@@ -108,3 +109,20 @@ class Scripted:
 
     def close(self):
         pass
+
+
+@dataclass(frozen=True)
+class Picky(Squares):
+    """Squares that only some workers can make: all but the first that tries, or none."""
+
+    picky: str = "first"
+
+    @contextmanager
+    def open(self):
+        pid, unfit = str(os.getpid()), Path(self.folder, "unfit")
+        with suppress(FileExistsError), unfit.open("x") as file:
+            file.write(pid)
+        if self.picky == "all" or unfit.read_text() in ("", pid):
+            raise UnfitWorkerError(f"worker {pid} is of another kind")
+        with super().open() as process:
+            yield process

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from emslice.errors import ConfigError
+from emslice.errors import ConfigError, UnfitWorkerError
 from emslice.models import profile
-from emslice.models.profile import resolve_profile
+from emslice.models.profile import check_worker, resolve_profile
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,21 @@ def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch):
 def test_unknown_names_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         resolve_profile(**arguments)
+
+
+def test_a_worker_like_the_machine_that_planned_is_accepted():
+    check_worker(resolve_profile())
+
+
+@pytest.mark.parametrize("name", ["hardware", "torch"])
+def test_a_worker_of_another_profile_is_refused_with_both(name):
+    mine = resolve_profile()
+    with pytest.raises(UnfitWorkerError, match=rf"{name}: the run has 'other', this worker '"):
+        check_worker(replace(mine, **{name: "other"}))
+
+
+def test_a_worker_that_would_emulate_bfloat16_is_refused(monkeypatch):
+    planned = replace(resolve_profile(precision="float32"), precision="bfloat16")
+    monkeypatch.setattr(profile, "bfloat16_unit", lambda: None)
+    with pytest.raises(UnfitWorkerError, match=r"cannot predict.*avx512_bf16.*Use workers like"):
+        check_worker(planned)

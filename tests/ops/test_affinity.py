@@ -5,10 +5,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.affinity import pair_affinity_by_voxel
+from reference.affinity import (
+    boundary_affinity_by_voxel,
+    pair_affinity_by_voxel,
+    volume_affinity_by_voxel,
+)
 
-from emslice.errors import ConfigError
-from emslice.ops.affinity import pair_affinity, quantise, quantise_array
+from emslice.errors import ConfigError, GeometryError
+from emslice.geometry.neighborhood import NEAREST, NEIGHBORHOODS
+from emslice.ops.affinity import (
+    boundary_affinity,
+    pair_affinities,
+    pair_affinity,
+    quantise,
+    quantise_array,
+    repeat_first_lines,
+    volume_affinity,
+)
 
 
 def embeddings(shape, seed):
@@ -111,3 +124,55 @@ def test_values_outside_0_to_1_are_refused_with_their_place(value):
     affinity[2, 3, 1, 4] = value
     with pytest.raises(ConfigError, match=r"values from .* in channel 2, section 3"):
         quantise_array(affinity)
+
+
+SHORT = [offset for offsets in (NEIGHBORHOODS[12], NEIGHBORHOODS[23]) for offset in offsets]
+"""Every offset of both families; several are longer than the volumes below."""
+
+
+def test_a_volume_equals_one_voxel_at_a_time():
+    embedding = embeddings((3, 5, 12), 6)[0]
+    expected = volume_affinity_by_voxel(embedding.double().numpy(), SHORT)
+    np.testing.assert_allclose(volume_affinity(embedding, SHORT).numpy(), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("n", [7, 17, 23])
+def test_a_pair_equals_the_volume_of_its_two_sections(n):
+    before, here = embeddings((11, 30), 7)
+    volume = torch.stack([before, here], 1)
+    found = pair_affinities(before, here, NEIGHBORHOODS[n])
+    torch.testing.assert_close(found, volume_affinity(volume, NEIGHBORHOODS[n])[:, 1])
+
+
+def test_a_pair_has_the_affinities_of_a_segmentation_inside():
+    before, here = embeddings((7, 9), 8)
+    found, expected = pair_affinities(before, here, NEAREST), pair_affinity(before, here)
+    torch.testing.assert_close(found[:, 1:, 1:], expected[:, 1:, 1:])
+
+
+def test_a_pair_knows_no_section_further_away():
+    with pytest.raises(GeometryError, match="0 and -1 along z"):
+        pair_affinities(*embeddings((5, 5), 9), NEIGHBORHOODS[12])
+
+
+def test_a_boundary_equals_one_voxel_at_a_time():
+    boundary = torch.rand(3, 5, 12, generator=torch.Generator().manual_seed(10))
+    expected = boundary_affinity_by_voxel(boundary.numpy(), SHORT)
+    np.testing.assert_allclose(boundary_affinity(boundary, SHORT).numpy(), expected, atol=1e-6)
+
+
+def test_gradients_reach_both_ends_of_a_link():
+    embedding = embeddings((3, 5, 7), 11)[0].abs().requires_grad_()
+    volume_affinity(embedding, [(-1, 2, -3)])[0, 1, 1, 4].backward()
+    touched = embedding.grad.abs().sum(0).nonzero().tolist()
+    assert touched == [[0, 3, 1], [1, 1, 4]]
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6), (1, 3, 2), (2, 1, 1)])
+def test_first_lines_repeat_the_second(shape):
+    affinity = torch.rand(4, *shape, generator=torch.Generator().manual_seed(12))
+    found = repeat_first_lines(affinity.clone())
+    assert torch.equal(found[3], affinity[3])
+    for axis in range(3):
+        second = min(1, shape[axis] - 1)
+        assert torch.equal(found[axis].select(axis, 0), affinity[axis].select(axis, second))

@@ -25,3 +25,29 @@ def pair_affinity_by_voxel(before, here):
         if i > 0:
             out[2, y, x] = cosine(here[:, y, i], here[:, y, i - 1])
     return out
+
+
+def _linked(shape, offsets):
+    """(channel, voxel, its neighbour) of every link that lies inside."""
+    for k, offset in enumerate(offsets):
+        for voxel in np.ndindex(*shape):
+            other = tuple(i + o for i, o in zip(voxel, offset, strict=True))
+            if all(0 <= i < n for i, n in zip(other, shape, strict=True)):
+                yield k, voxel, other
+
+
+def volume_affinity_by_voxel(embedding, offsets):
+    """Affinities (K, Z, Y, X) of an embedding (C, Z, Y, X); 0 where the neighbour is outside."""
+    shape = embedding.shape[1:]
+    out = np.zeros((len(offsets), *shape))
+    for k, voxel, other in _linked(shape, offsets):
+        out[(k, *voxel)] = cosine(embedding[:, *voxel], embedding[:, *other])
+    return out
+
+
+def boundary_affinity_by_voxel(boundary, offsets):
+    """The same of a map of membranes (Z, Y, X)."""
+    out = np.zeros((len(offsets), *boundary.shape))
+    for k, voxel, other in _linked(boundary.shape, offsets):
+        out[(k, *voxel)] = 1 - max(boundary[voxel], boundary[other])
+    return out
