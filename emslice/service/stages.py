@@ -120,7 +120,7 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
         BASE_BYTES + read_bytes * _read_voxels(frame, halo) + histograms * HISTOGRAM_BYTES * voxels,
         holes, chosen.dimensions, histograms, chosen.method,
     )  # fmt: skip
-    stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
+    stitch = StitchBlocks(folder("stitch"), prints["stitch"], BASE_BYTES, fragments)
     place = folder("agglomerate"), prints["agglomerate"]
     agglomerate = _agglomerate(method, stitch, place, voxels, plan.node_memory)
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
@@ -128,7 +128,7 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
     if "dust" in prints:
         rule = DustRule(config.dust.min_size, config.dust.alone)
         memory = BASE_BYTES + GRAPH_BYTES * voxels
-        dust = DustBlocks(cut, rule, folder("dust"), prints["dust"], memory)
+        dust = DustBlocks(folder("dust"), prints["dust"], memory, cut, rule)
     relabel = RelabelChunks(
         dust or cut, folder("relabel"), CHUNK, prints["relabel"], BASE_BYTES + 33 * voxels
     )
