@@ -26,10 +26,10 @@ from emslice.ledger.database import Ledger
 from emslice.ops.affinity import quantise_array
 from emslice.service.dropping import Dropping
 from emslice.service.machine import free_memory
-from emslice.service.mending import holes_of, list_holes, makes_hole, stale_tasks
+from emslice.service.mending import can_be_left_out, holes_of, last_line, list_holes, stale_tasks
 from emslice.service.plan import Plan
 from emslice.service.record import RunRecord
-from emslice.service.reporting import Reporter
+from emslice.service.reporting import Reporter, in_voxels
 from emslice.service.results import publish, take_down
 from emslice.service.stages import Stages, stages_of
 from emslice.service.supervision import LEASE_S, DoneHook, Supervision
@@ -123,14 +123,11 @@ class _Run:
     def _run_stage(self, stage: Stage, executor: Executor, supervision: Supervision) -> None:
         voxels, start = n_voxels(self._plan.roi), time.perf_counter()
         with self._reporter.stage(stage.name, voxels) as advance:
-            shown = 0
+            show = in_voxels(advance, voxels)
 
             def report(progress: StageProgress) -> None:
-                nonlocal shown
                 supervision.progress(progress)
-                reached = voxels * progress.done // max(1, progress.total)
-                advance(reached - shown)
-                shown = reached
+                show(progress)
 
             result = run_stage(stage, executor, supervision, report=report)
         self._note(stage, result, time.perf_counter() - start)
@@ -139,7 +136,7 @@ class _Run:
     def _check_failures(self, stage: Stage, n_done: int) -> None:
         """Go on without what makes a hole, unless a stage did nothing else."""
         reasons = self._ledger.reasons(stage.fingerprint)
-        if reasons and not (n_done and all(makes_hole(self._stages, stage, k) for k in reasons)):
+        if reasons and not (n_done and can_be_left_out(self._stages, stage, reasons)):
             raise RunFailedError(_failure(self._plan, stage, reasons))
 
     def _note(self, stage: Stage, result: StageResult, seconds: float) -> None:
@@ -179,7 +176,7 @@ def _failure(plan: Plan, stage: Stage, reasons: dict[str, str]) -> str:
     return (
         f"RUN {plan.folder}: {len(reasons)} of {stage.n_tasks} tasks of stage {stage.name!r} "
         f"failed and the run cannot do without them. The first is {key}: "
-        f"{reason.strip().splitlines()[-1]}. When the cause is gone: emslice retry {plan.folder} "
+        f"{last_line(reason)}. When the cause is gone: emslice retry {plan.folder} "
         f"--failed"
     )
 
