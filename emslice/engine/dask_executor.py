@@ -74,7 +74,7 @@ class DaskExecutor:
         cls,
         n_workers: int,
         memory_bytes: int | None = None,
-        resources: Iterable[Resource] = ("CPU",),
+        n_gpus: int = 0,
         batch_s: float = 5.0,
         worker_ttl_s: float = 60.0,
         start_s: float = 60.0,
@@ -84,6 +84,8 @@ class DaskExecutor:
 
         Parameters
         ----------
+        n_workers, n_gpus
+            Of the resource CPU; and of the resource GPU, one for each device.
         memory_bytes
             Of one worker: one that has more is killed, and its tasks are lost.
         worker_ttl_s
@@ -91,7 +93,7 @@ class DaskExecutor:
         start_s
             A worker that takes so long to start is killed.
         """
-        workers = LocalWorkers(n_workers, memory_bytes, resources, worker_ttl_s, start_s)
+        workers = LocalWorkers(n_workers, n_gpus, memory_bytes, worker_ttl_s, start_s)
         client = Client(workers.cluster, set_as_default=False)
         return cls(client, batch_s, patience_s, workers)
 

@@ -194,12 +194,20 @@ def open_executor(plan: Plan) -> Iterator[Executor]:
     else:
         from emslice.engine.dask_executor import DaskExecutor
 
-        cuda = plan.config.predict.device == "cuda"
-        executor = DaskExecutor.local(plan.workers, resources=("CPU", "GPU") if cuda else ("CPU",))
+        executor = DaskExecutor.local(plan.workers, n_gpus=_n_gpus(plan))
     try:
         yield executor
     finally:
         executor.close()
+
+
+def _n_gpus(plan: Plan) -> int:
+    """Devices that predict; torch is not imported where nothing does."""
+    if plan.profile is None or plan.profile.device != "cuda":
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _failure(plan: Plan, stage: Stage, reasons: dict[str, str]) -> str:

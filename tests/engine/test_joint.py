@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from distributed import LocalCluster
 
 from emslice.engine.coordinator import Policy, run_stage
 from emslice.engine.dask_executor import DaskExecutor
@@ -88,21 +87,19 @@ def test_after_a_task_that_is_given_up_no_other_wave_begins(tmp_path):
 
 def test_each_part_runs_on_workers_of_its_kind(tmp_path):
     joint, inner = relay(tmp_path, first={"resource": "GPU"}), MemoryRecords()
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        resources={"CPU": 1},
-        dashboard_address="127.0.0.1:0",
-        silence_logs=100,
-    ) as cluster:
-        spec = cluster.new_worker_spec()
-        options = next(iter(spec.values()))
-        options = {**options, "options": {**options["options"], "resources": {"GPU": 1}}}
-        cluster.worker_spec["gpu"] = options
-        cluster.sync(cluster._correct_state)
-        with DaskExecutor.connect(cluster.scheduler_address, batch_s=0.3) as executor:
-            run_stage(joint, executor, JointRecords(joint, inner))
-            kinds = dict(executor._workers)
+    with DaskExecutor.local(1, n_gpus=1, batch_s=0.3) as executor:
+        run_stage(joint, executor, JointRecords(joint, inner))
+        kinds = dict(executor._workers)
     assert joint.second.outputs() == joint.second.squares()
     workers = {(a.stage, *kinds[a.worker]) for a in inner.attempts}
     assert workers == {("first", "GPU"), ("second", "CPU")}
+
+
+def test_a_worker_of_a_gpu_that_is_killed_comes_back_as_one(tmp_path):
+    joint, inner = relay(tmp_path, first={"resource": "GPU", "killing": frozenset({"2"})}), (
+        MemoryRecords()
+    )  # fmt: skip
+    with DaskExecutor.local(1, n_gpus=1, batch_s=0.3) as executor:
+        result = run_stage(joint, executor, JointRecords(joint, inner))
+    assert result.quarantined == ("first:2",)
+    assert sum(a.outcome == "done" for a in inner.attempts if a.stage == "first") == 2
