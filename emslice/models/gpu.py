@@ -123,15 +123,12 @@ class GpuStudent:
                     before = self._stem(comes.take(sections[z - 1]))
                 here = self._stem(comes.take(sections[z]))
                 first, second = self._decode(before, here, window)
-                finite &= _all_finite(first) & _all_finite(second)  # looked at once, at the end
+                finite &= all_finite(first) & all_finite(second)  # looked at once, at the end
                 goes.put(z - 1, self._codes(first, second, area))
                 before = here if z + 1 < len(sections) and not blank[z + 1] else None
             goes.finish()
         if not finite:
-            raise PrecisionError(
-                f"predict.precision: features of this network leave the range of {self._dtype} "
-                f"(largest {torch.finfo(self._dtype).max:g}) on this raw. Take bfloat16 or float32."
-            )
+            raise PrecisionError(out_of_range(self._dtype))
         return codes
 
     def _stem(self, section: Tensor) -> Features:
@@ -197,10 +194,18 @@ class GpuStudent:
         return self._shares[n, origin, length]
 
 
-def _all_finite(values: Tensor) -> Tensor:
+def all_finite(values: Tensor) -> Tensor:
     """Whether no value is NaN or infinite; extremes cannot overflow, as sums could."""
     low, high = torch.aminmax(values)
     return low.isfinite() & high.isfinite()
+
+
+def out_of_range(dtype: torch.dtype) -> str:
+    """What to say of values that are not finite."""
+    return (
+        f"predict.precision: features of this network leave the range of {dtype} (largest "
+        f"{torch.finfo(dtype).max:g}) on this raw. Take bfloat16 or float32."
+    )
 
 
 class _Ring:

@@ -11,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from emslice.errors import PrecisionError
 from emslice.geometry.boxes import Roi
 from emslice.geometry.lattice import Index
 from emslice.geometry.neighborhood import NEAREST
 from emslice.geometry.windows import WindowLattice
 from emslice.models.folded import as_array
 from emslice.models.folded_3d import fold_volume, outputs_of
+from emslice.models.gpu import all_finite, out_of_range, same_kernels
 from emslice.models.networks import VolumeNetwork
 from emslice.models.profile import ComputeProfile
 from emslice.ops.affinity import boundary_affinity, repeat_first_lines, volume_affinity
@@ -49,15 +51,19 @@ class FoldedRunner:
 class EagerRunner:
     """As PyTorch runs it, for other devices; a copy of the network is moved there."""
 
-    def __init__(self, network: VolumeNetwork, device: str) -> None:
-        self._network = copy.deepcopy(network).to(device)
+    def __init__(self, network: VolumeNetwork, dtype: torch.dtype, device: str) -> None:
+        self._network = copy.deepcopy(network).to(device, dtype)
         self._network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self._device = device
+        self._dtype, self._device = dtype, device
 
     def affinities(self, volume: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As `VolumeRunner`; raises `PrecisionError`."""
         batch = torch.from_numpy(np.ascontiguousarray(volume)[None, None]).to(self._device)
-        outputs = self._network(batch.float() / 255)[0]
-        return _array(head_affinity(outputs, self._network.head))
+        with same_kernels():
+            outputs = self._network((batch.float() / 255).to(self._dtype))[0]
+        if not all_finite(outputs):
+            raise PrecisionError(out_of_range(self._dtype))
+        return _array(head_affinity(outputs.float(), self._network.head))
 
 
 def head_affinity(outputs: Tensor, head: str) -> Tensor:
@@ -98,7 +104,7 @@ class WindowPredictor:
         if profile.device == "cpu":
             self._runner = FoldedRunner(network, getattr(torch, profile.precision))
         else:
-            self._runner = EagerRunner(network, profile.device)
+            self._runner = EagerRunner(network, getattr(torch, profile.precision), profile.device)
         self._weights = (
             gaussian_weights(lattice.output)
             if network.blended

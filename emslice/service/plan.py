@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from emslice.config.schema import RawConfig, SegmentConfig
+from emslice.config.schema import HandoverConfig, RawConfig, SegmentConfig
 from emslice.errors import ConfigError, RunExistsError, VolumeError
 from emslice.geometry.boxes import Roi, n_voxels, parse_roi
 from emslice.ledger.fingerprint import fingerprint, volume_identity
@@ -22,6 +22,7 @@ from emslice.models.profile import ComputeProfile, resolve_profile
 from emslice.models.student import Student
 from emslice.ops.intensity import check_window
 from emslice.ops.linkage import Linkage
+from emslice.service.handover import check_scratch
 from emslice.service.machine import check_writable, default_node_memory, n_cores
 from emslice.service.masking import open_mask
 from emslice.service.methods import (
@@ -122,6 +123,7 @@ def plan_from_raw(
     checkpoint = load_checkpoint(local_path(config.checkpoint))
     profile = resolve_profile(**config.predict.model_dump(exclude={"crop", "stride"}))
     roi = _roi(config, raw, "RAW")
+    check_scratch(config, roi)
     identity = [volume_identity(raw.url), checkpoint.sha256]
     plan = _finish(folder, config, roi, raw, None, checkpoint, profile, identity, resume)
     plan.predictor_facts()  # refuses sizes that the network cannot take
@@ -151,9 +153,9 @@ def plan_from_affinities(
         )
     if config.affinities == "keep":
         raise ConfigError("affinities: they are the input and stay where they are; drop 'keep'.")
-    if config.checkpoint is not None or config.raw != RawConfig():
+    if (config.checkpoint, config.raw, config.handover) != (None, RawConfig(), HandoverConfig()):
         raise ConfigError(
-            "checkpoint, raw: nothing is predicted from stored affinities; drop them."
+            "checkpoint, raw, handover: nothing is predicted from stored affinities; drop them."
         )
     roi = _roi(config, affinities, "the affinities")
     identity = [volume_identity(affinities.url)]
