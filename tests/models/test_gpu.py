@@ -12,6 +12,8 @@ from emslice.models.checkpoint import load_checkpoint
 from emslice.models.folded import FoldedStudent
 from emslice.models.gpu import GpuStudent
 from emslice.models.student import Window
+from emslice.models.windows import EagerRunner, FoldedRunner
+from tests.models.teachers import SMALL
 from tests.models.test_folded import sections
 from tests.models.test_student import random_student
 
@@ -76,3 +78,15 @@ def test_many_sections_overtake_no_copy():
     np.testing.assert_array_equal(runs[0], runs[2])
     one = student.run(raw[30:32], blank[:2], window, area)
     np.testing.assert_array_equal(runs[0][:, 30:31], one)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_3d_network_gives_what_the_folded_one_gives(device, kind):
+    network = SMALL[kind]()
+    shape = (6, 32, 48) if network.blended else (30, 230, 230)
+    volume = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    with torch.inference_mode():
+        found = EagerRunner(network, torch.float32, device).affinities(volume)
+        expected = FoldedRunner(network, torch.float32).affinities(volume)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
