@@ -71,7 +71,7 @@ def main(as_json: bool, device: str, rounds: int) -> None:
         side.seconds["plain"] = [_seconds(side.plain, device) for _ in range(rounds)]
     with freed_memory_kept() if device == "cpu" else nullcontext():  # as workers do
         reports = {str(n): _report(side, n, device, rounds) for n, side in sides.items()}
-        bounds = _bounds(device)
+        bounds = measure_bounds(device)
     largest, length = reports[str(SIDES[-1])], SIDES[-1]
     ours = sides[length].ours  # memory is not kept any longer: what a call takes can be seen
     memory = {name: _peak_bytes(run, length, device) for name, run in ours.items()}
@@ -175,10 +175,11 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def _bounds(device: str) -> dict[str, float]:
+def measure_bounds(device: str) -> dict[str, float]:
     """Matrix rates and memory bandwidth, measured the same way in the same process."""
     found = {}
-    for precision in (torch.float32, torch.bfloat16):
+    halves = (torch.bfloat16, torch.float16) if device == "cuda" else (torch.bfloat16,)
+    for precision in (torch.float32, *halves):
         name = str(precision).removeprefix("torch.")
         matrix = torch.ones(2048, 2048, dtype=precision, device=device)
         found[f"matmul_{name}_gflop_per_s"] = 2 * 2048**3 / _best(lambda m: m @ m, matrix) / 1e9

@@ -27,7 +27,7 @@ from emslice.ops.affinity import pair_affinity, quantise
 RING = 3
 """Buffers of each direction: one is filled, one is copied, one is read."""
 
-Shares = tuple[Tensor, Tensor]
+Shares = tuple[Tensor, ...]
 """Of the sample before and of the one behind, along one axis."""
 
 
@@ -110,7 +110,6 @@ class GpuStudent:
         PrecisionError
             Features beyond the range of float16.
         """
-        self._shares.clear()
         finite = torch.ones((), dtype=torch.bool, device=self._device)
         inner = sections[0][area].shape
         codes = np.zeros((3, len(sections) - 1, *inner), np.uint8)
@@ -120,24 +119,26 @@ class GpuStudent:
             before: Features | None = None
             for z in wanted:
                 if before is None:
-                    before = self._stem(comes.take(sections[z - 1]))
-                here = self._stem(comes.take(sections[z]))
-                first, second = self._decode(before, here, window)
+                    before = self.stem(comes.take(sections[z - 1]))
+                here = self.stem(comes.take(sections[z]))
+                first, second = self.decode(before, here, window)
                 finite &= all_finite(first) & all_finite(second)  # looked at once, at the end
-                goes.put(z - 1, self._codes(first, second, area))
+                goes.put(z - 1, self.compare(first, second, area))
                 before = here if z + 1 < len(sections) and not blank[z + 1] else None
             goes.finish()
         if not finite:
             raise PrecisionError(out_of_range(self._dtype))
         return codes
 
-    def _stem(self, section: Tensor) -> Features:
+    def stem(self, section: Tensor) -> Features:
+        """Features of one section on the device, uint8, shape (Y, X)."""
         values = section.float()[None, None].contiguous(memory_format=torch.channels_last)
         full = self._block("inc", values).to(self._dtype)
         half = self._block("down.0", F.max_pool2d(full, 2))
         return Features(full, half, F.max_pool2d(half, 2))
 
-    def _decode(self, before: Features, here: Features, window: Window) -> tuple[Tensor, Tensor]:
+    def decode(self, before: Features, here: Features, window: Window) -> tuple[Tensor, Tensor]:
+        """Embeddings of both sections of a pair, shape (embedding, Y, X); not normalised."""
         windows = [window]  # windows[k] is that of level k
         for _ in range(4):
             windows.append(windows[-1].halved())
@@ -155,7 +156,8 @@ class GpuStudent:
             embeddings.append(F.conv2d(outer, weight, bias.to(outer.dtype))[0])
         return embeddings[0], embeddings[1]
 
-    def _codes(self, before: Tensor, here: Tensor, area: tuple[slice, slice]) -> Tensor:
+    def compare(self, before: Tensor, here: Tensor, area: tuple[slice, slice]) -> Tensor:
+        """Codes of the later section inside an area, uint8, shape (3, Y, X)."""
         first, second = (embedding[:, *area].float() for embedding in (before, here))
         return quantise(pair_affinity(first, second))
 
@@ -168,7 +170,7 @@ class GpuStudent:
         return torch.cat([skip, self._doubled(deep, window)], 1)
 
     def _doubled(self, features: Tensor, window: Window) -> Tensor:
-        """As `student.upsample`, with shares that are computed once a run."""
+        """As `student.upsample`, with shares that are computed once."""
         for axis, origin, length in zip((2, 3), window.origin, window.section, strict=True):
             back, ahead = self._shares_of(features.shape[axis], origin, length)
             shape = [1, 1, 1, 1]
@@ -184,14 +186,14 @@ class GpuStudent:
         return features.contiguous(memory_format=torch.channels_last)
 
     def _shares_of(self, n: int, origin: int, length: int) -> Shares:
-        if (n, origin, length) not in self._shares:
+        """A few short vectors for each row and column of tiles; threads may find them twice."""
+        found = self._shares.get((n, origin, length))
+        if found is None:
             m = torch.arange(origin, origin + n, dtype=torch.float64)
             back, ahead = m / (2 * length - 1), (length - 1 - m) / (2 * length - 1)
-            self._shares[n, origin, length] = (
-                back.to(self._device, self._dtype),
-                ahead.to(self._device, self._dtype),
-            )
-        return self._shares[n, origin, length]
+            found = tuple(share.to(self._device, self._dtype) for share in (back, ahead))
+            self._shares[n, origin, length] = found
+        return found
 
 
 def all_finite(values: Tensor) -> Tensor:

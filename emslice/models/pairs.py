@@ -44,15 +44,19 @@ class PairPredictor:
     lattice : TileLattice
         Of the sections of the volume.
     profile : ComputeProfile
+    student : PairStudent, optional
+        How the network is run; by default as the profile says.
     """
 
-    def __init__(self, network: Student, lattice: TileLattice, profile: ComputeProfile) -> None:
+    def __init__(
+        self,
+        network: Student,
+        lattice: TileLattice,
+        profile: ComputeProfile,
+        student: PairStudent | None = None,
+    ) -> None:
         self.lattice, self.profile = lattice, profile
-        self._student: PairStudent
-        if profile.device == "cpu":
-            self._student = FoldedStudent(network, getattr(torch, profile.precision))
-        else:
-            self._student = GpuStudent(network, getattr(torch, profile.precision), profile.device)
+        self._student = student or _student_of(network, profile)
 
     def codes(
         self,
@@ -100,6 +104,13 @@ class PairPredictor:
             blank = np.zeros(len(sections), np.bool_)
         codes = self._student.run(sections, blank, window, (crop_y.slice, crop_x.slice))
         return codes[:, :, crop_y.margin :, crop_x.margin :]
+
+
+def _student_of(network: Student, profile: ComputeProfile) -> PairStudent:
+    dtype = getattr(torch, profile.precision)
+    if profile.device == "cpu":
+        return FoldedStudent(network, dtype)
+    return GpuStudent(network, dtype, profile.device)
 
 
 @dataclass(frozen=True)
