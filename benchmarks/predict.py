@@ -7,6 +7,9 @@ same checkpoint in eager PyTorch: float32, channels first, whole padded sections
 pair, affinities and codes on the same device. Everything runs on one thread of one process and
 takes turns; times are medians, of the thread's own seconds on a processor. ``plain`` gives freed
 memory back to the system, as PyTorch does by itself; ``plain_kept`` keeps it, as ours does.
+
+``teacher_ratio`` compares with the 3D teachers (``benchmarks/teachers.py``): the smallest share of
+the ratio of multiplications that is reached in our engine, over teachers, data sets and precisions.
 """
 
 from __future__ import annotations
@@ -29,6 +32,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from benchmarks.teachers import (
+    MATCHES,
+    prepare,
+    report,
+    smallest_share,
+    time_ours,
+    time_plain,
+)
 from emslice.errors import ConfigError
 from emslice.geometry.lattice import TileLattice
 from emslice.models.allocator import freed_memory_kept
@@ -41,6 +52,8 @@ from emslice.ops.affinity import pair_affinity, quantise
 DATA = Path(os.environ.get("EMSLICE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SIDES = (512, 1264)
 """Padded sections, voxels; the larger is AC4 by reflection."""
+
+MATCHED_SIDES = sorted({match.side for match in MATCHES.values()})
 
 RUN = 4
 """Sections of a call; the stem of one more is computed, as at the start of every run."""
@@ -67,18 +80,28 @@ def main(as_json: bool, device: str, rounds: int) -> None:
     torch.set_num_threads(1)
     network = load_checkpoint(DATA / "checkpoints" / "cad_AC34.ckpt").network
     sides = {side: _side(network, side, device) for side in SIDES}
+    matched = {side: _side(network, side, device) for side in MATCHED_SIDES}
+    teachers = prepare(device, list(sides[SIDES[0]].ours))
+
+    def clock(run: Callable[[], Any]) -> float:
+        return _seconds(run, device)
+
     for side in sides.values():  # before the allocator is changed, which cannot be undone wholly
         side.seconds["plain"] = [_seconds(side.plain, device) for _ in range(rounds)]
+    time_plain(teachers, {n: side.plain for n, side in matched.items()}, rounds, clock)
     with freed_memory_kept() if device == "cpu" else nullcontext():  # as workers do
         reports = {str(n): _report(side, n, device, rounds) for n, side in sides.items()}
         bounds = measure_bounds(device)
+        time_ours(teachers, {n: s.ours for n, s in matched.items()}, RUN, rounds, clock)
+    against = report(teachers)
     largest, length = reports[str(SIDES[-1])], SIDES[-1]
     ours = sides[length].ours  # memory is not kept any longer: what a call takes can be seen
     memory = {name: _peak_bytes(run, length, device) for name, run in ours.items()}
     result = {
         "fp32_ratio": min(r["ratios"]["float32"] for r in reports.values()),
         "best_ratio": min(max(r["ratios"].values()) for r in reports.values()),
-        "teacher_ratio": None,  # there is no 3D teacher to compare with yet
+        "teacher_ratio": smallest_share(against),
+        "teachers": against,
         "mvox_per_s": max(largest["mvox_per_s"].values()),
         "bytes_per_voxel": max(memory.values()),
         "bytes_per_voxel_of": memory,

@@ -166,12 +166,14 @@ def fold(conv: nn.Module, norm: nn.Module | None, dtype: torch.dtype, white: int
     float32. ``white`` is what the input holds where the network expects 1.
     """
     assert isinstance(conv, nn.Conv2d | nn.Conv3d)
-    weight = conv.weight.detach().double() / white
-    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+    weight, bias = conv.weight.detach(), conv.bias
+    bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+    if white != 1:
+        weight = weight.double() / white
     if norm is not None:
         scale, shift = scale_and_shift(norm)
-        weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
-        bias = bias * scale + shift
+        weight = weight.double() * scale.view(-1, *[1] * (weight.ndim - 1))
+        bias = bias.double() * scale + shift
     layout = torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
     return weight.to(dtype).contiguous(memory_format=layout), bias.float()
 

@@ -125,7 +125,7 @@ class Superhuman(nn.Module):
     def bytes_per_voxel(self) -> int:
         """Upper bound of what a call takes, a voxel of the crop."""
         widths = self.spec["filters"]
-        return 100 + 4 * self.spec["outputs"] + (36 if self.merge == "cat" else 24) * widths[0]
+        return 100 + 4 * self.spec["outputs"] + (60 if self.merge == "cat" else 32) * widths[0]
 
     def check_crop(self, crop: tuple[int, int, int]) -> None:
         """Raise `ConfigError` unless a volume of this shape can be given to the network."""

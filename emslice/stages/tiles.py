@@ -154,8 +154,9 @@ class PredictTiles:
 
         profile = ComputeProfile(**self.profile)
         check_worker(profile)
-        network = load_checkpoint(self.checkpoint).network
-        predictor = make_predictor(network, self.tiles.lattice, profile)
+        predictor = make_predictor(
+            load_checkpoint(self.checkpoint).network, self.tiles.lattice, profile
+        )
         raw = open_volume(self.raw_url)
 
         def process(key: str) -> dict[str, Any]:
