@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emslice.config.load import load_config
 from emslice.config.schema import DEFAULT_RADIUS, AgglomerationConfig, DustConfig
 from emslice.errors import ConfigError
 from emslice.geometry.lattice import TileLattice
@@ -23,8 +25,10 @@ from emslice.ops.linkage import Linkage
 from emslice.ops.waterz_method import waterz_lut
 from emslice.service.machine import n_cores
 from emslice.service.methods import check_methods, needs_histograms
+from emslice.service.normalising import choose_normalisation
 from emslice.stages.agglomerate import clear_dust, grow, oversegment
 from emslice.stages.fragment_methods import INVARIANT
+from emslice.stages.intensity import CountedLevels
 from emslice.stages.predict import predict
 from emslice.volumes import ArrayVolume
 
@@ -34,6 +38,10 @@ def predict_affinities(
     checkpoint: str | Path,
     *,
     window: tuple[int, int] | None = None,
+    normalize: str | None = None,
+    statistics: str | None = None,
+    target: tuple[float, float] | None = None,
+    clahe: Mapping[str, float] | None = None,
     tile: int = 1024,
     device: str = "cpu",
     precision: str = "auto",
@@ -53,6 +61,9 @@ def predict_affinities(
         Published or of emslice's own format.
     window : (low, high), optional
         Values that become black and white; needed for uint16.
+    normalize : "none", "affine", "match" or "clahe"
+        How grey values are moved towards those of the network's training; ``statistics``,
+        ``target`` and ``clahe`` (``cell`` and ``clip``) are those of ``raw`` in the configuration.
     tile, device, precision, threads
         Compute profile: changes codes by little. ``precision`` is "auto", "float32" or "bfloat16".
     workers : int, optional
@@ -67,7 +78,7 @@ def predict_affinities(
     CheckpointError
         A file that holds no student.
     ConfigError
-        Raw of another shape or dtype.
+        Raw of another shape or dtype, an unknown normalisation, or one without its target.
 
     Examples
     --------
@@ -77,13 +88,16 @@ def predict_affinities(
     raw = np.asarray(raw)
     _check_3d(raw, "raw")
     check_window(raw.dtype, window)
-    network = load_checkpoint(checkpoint).network
+    given = {"normalize": normalize, "statistics": statistics, "target": target, "clahe": clahe}
+    config = load_config(options={f"raw.{name}": value for name, value in given.items()}).raw
+    weights, volume = load_checkpoint(checkpoint), ArrayVolume(raw)
+    chosen = choose_normalisation(config, weights)
+    intensity = chosen.over(window, CountedLevels(volume, window, chosen.cell))
     lattice = TileLattice((raw.shape[1], raw.shape[2]), tile)
     profile = resolve_profile(device, tile, threads, precision)
-    predictor = Predictor(network, lattice, profile)
-    volume = ArrayVolume(raw)
+    predictor = Predictor(weights.network, lattice, profile)
     affinities: NDArray[np.uint8] = predict(
-        volume, predictor, volume.roi, window, workers or n_cores()
+        volume, predictor, volume.roi, intensity, workers or n_cores()
     ).array
     return affinities
 

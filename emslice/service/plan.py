@@ -15,6 +15,7 @@ import yaml
 from emslice.config.schema import RawConfig, SegmentConfig
 from emslice.errors import ConfigError, RunExistsError, VolumeError
 from emslice.geometry.boxes import Roi, n_voxels, parse_roi
+from emslice.geometry.lattice import TileLattice
 from emslice.ledger.fingerprint import fingerprint, volume_identity
 from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.profile import ComputeProfile, resolve_profile
@@ -28,6 +29,7 @@ from emslice.service.methods import (
     needs_histograms,
     waterz_facts,
 )
+from emslice.service.normalising import Measurement, choose_normalisation, measure_for
 from emslice.stages import agglomerate, predict
 from emslice.units import parse_bytes
 from emslice.volumes import Volume, open_volume
@@ -68,6 +70,9 @@ class Plan:
     warnings: tuple[str, ...]
     mask: Volume | None = None
     """Voxels where it is 0 belong to no segment."""
+
+    measurement: Measurement | None = None
+    """How raw is normalised, if it is."""
 
     @property
     def source(self) -> Volume:
@@ -191,14 +196,19 @@ def _finish(
     z, y, x = (min(b, int(n)) for b, n in zip(block, roi.shape, strict=True))
     block = (z, y, x)
     check_run_methods(config, block, roi, stored=affinities is not None)
-    prints = _fingerprints(config, roi, block, checkpoint, profile, identity, mask)
+    measurement = None
+    if checkpoint is not None and profile is not None:
+        chosen = choose_normalisation(config.raw, checkpoint)
+        lattice = TileLattice(tuple(source.domain.shape[1:]), profile.tile)
+        measurement = measure_for(chosen, roi, source.domain, lattice)
+    prints = _fingerprints(config, roi, block, checkpoint, profile, identity, mask, measurement)
     warnings = (*_warnings(raw, checkpoint), *_anisotropy(config, source))
     workers = config.workers or n_cores()
     given = config.agglomeration.node_memory
     memory = default_node_memory(workers) if given is None else parse_bytes(given)
     return Plan(
         folder, config, raw, affinities, roi, checkpoint, profile, prints, block, workers, memory,
-        warnings, mask,
+        warnings, mask, measurement,
     )  # fmt: skip
 
 
@@ -219,6 +229,7 @@ def _fingerprints(
     profile: ComputeProfile | None,
     identity: list[str],
     mask: Volume | None,
+    measurement: Measurement | None = None,
 ) -> dict[str, str]:
     """Fingerprint of each stage, each with those before it.
 
@@ -228,8 +239,14 @@ def _fingerprints(
     method = config.agglomeration
     facts: dict[str, Any]
     stages: list[tuple[str, int, dict[str, Any]]] = []
+    prints: dict[str, str] = {}
+    upstream = list(identity)
     if checkpoint is not None and profile is not None:
         facts = {"window": config.raw.window, "profile": profile.as_dict(), "roi": box}
+        if measurement is not None:
+            prints["intensity"] = measurement.fingerprint(config.raw.window, identity[0])
+            upstream.append(prints["intensity"])
+            facts |= measurement.normalisation.facts()
         stages.append(("predict", predict.VERSION, facts))
         stages.append(("affinities", predict.VERSION, {}))
     facts = {**fragments_facts(config.fragments), "roi": box, "block": list(block)}
@@ -248,8 +265,6 @@ def _fingerprints(
     if config.dust.min_size > 0:
         stages.append(("dust", DUST_VERSION, config.dust.model_dump()))
     stages.append(("relabel", RELABEL_VERSION, {}))
-    prints: dict[str, str] = {}
-    upstream = list(identity)
     for name, version, facts in stages:
         prints[name] = fingerprint(name, version, facts, *upstream)
         upstream = [prints[name]]

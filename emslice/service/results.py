@@ -17,6 +17,7 @@ from emslice.ledger.database import Ledger
 from emslice.ledger.files import switch_link, sync_folder
 from emslice.ops.affinity import quantise_array
 from emslice.ops.intensity import to_uint8
+from emslice.service.normalising import summary_of
 from emslice.service.plan import Plan
 from emslice.service.record import RunRecord
 from emslice.service.reporting import Reporter
@@ -58,6 +59,9 @@ def publish(
         gone = {name: total(stages.dust, name) for name in ("joined", "dropped")}
         record.counts["segments"] -= sum(gone.values())
         record.counts.update({f"dust_{name}": number for name, number in gone.items()})
+    if stages.measure is not None and plan.measurement is not None:
+        facts = (facts for _, facts in ledger.facts_of(stages.measure.fingerprint))
+        record.measured = {"measured": summary_of(plan.measurement, facts)}
     segmentation = open_volume(stages.relabel.path)
     start = time.perf_counter()
     with reporter.stage("digest", n_voxels(plan.roi)) as advance:

@@ -13,7 +13,7 @@ from emslice.geometry.lattice import Z_RUN, Tile
 from emslice.models.predictor import Predictor
 from emslice.models.profile import operator_threads
 from emslice.ops.blank import blank_voxels
-from emslice.ops.intensity import to_uint8
+from emslice.stages.intensity import AS_IT_IS, Intensity
 from emslice.volumes import ArrayVolume, Volume
 
 VERSION = 2
@@ -24,7 +24,7 @@ def predict(
     raw: Volume,
     predictor: Predictor,
     roi: Roi,
-    window: tuple[int, int] | None = None,
+    intensity: Intensity = AS_IT_IS,
     workers: int = 1,
     advance: Callable[[int], None] = lambda voxels: None,
 ) -> ArrayVolume:
@@ -38,8 +38,8 @@ def predict(
     raw : Volume, uint8 or uint16, covering its domain
     predictor : Predictor
         On the lattice of the domain's sections.
-    window : (low, high), optional
-        Values that become 0 and 255.
+    intensity : Intensity
+        How raw becomes what the network sees; by default raw of 8 bits as it is.
     workers : int
         Threads, each on tiles of its own; the number changes no voxel.
     advance : callable
@@ -60,7 +60,7 @@ def predict(
 
     def work(task: tuple[Roi, Tile, Roi]) -> None:
         sections, tile, answer = task
-        part = _predict_tile(raw, predictor, tile, sections, answer, window)
+        part = _predict_tile(raw, predictor, tile, sections, answer, intensity)
         affinities.write(answer, part)
         advance(n_voxels(answer))
 
@@ -100,7 +100,7 @@ def _predict_tile(
     tile: Tile,
     sections: Roi,
     answer: Roi,
-    window: tuple[int, int] | None,
+    intensity: Intensity,
 ) -> NDArray[np.uint8]:
     """Codes of the part of a tile's core that is asked for; blank voxels have none."""
     (axis_y, axis_x), first = predictor.lattice.axes, int(sections.begin[0])
@@ -116,7 +116,7 @@ def _predict_tile(
         ),
     )
     values = raw.read(seen)
-    padded = to_uint8(values, window)[:, (source_y - y0)[:, None], source_x - x0]
+    padded = intensity(values, seen)[:, (source_y - y0)[:, None], source_x - x0]
     blank = np.array([not section.any() for section in values])
     if first == 0:
         padded, blank = np.concatenate([padded[:1], padded]), np.r_[blank[:1], blank]

@@ -22,6 +22,7 @@ from emslice.geometry.boxes import Roi, clip, cut, within
 from emslice.geometry.lattice import Z_RUN, TileLattice
 from emslice.ops.affinity import quantise_array
 from emslice.stages.holes import INPUTS, Holes, digest_of
+from emslice.stages.intensity import Intensity
 from emslice.stages.layout import Frame, index_of, key_of
 from emslice.volumes import Volume, create_volume, open_volume
 from emslice.volumes.digest import digest_array
@@ -109,7 +110,7 @@ class PredictTiles:
     raw_url: str
     checkpoint: str
     profile: dict[str, Any]
-    window: tuple[int, int] | None
+    intensity: Intensity
     fingerprint: str
     peak_bytes: int
 
@@ -150,7 +151,7 @@ class PredictTiles:
             box = self.tiles.box(key)
             with operator_threads(profile.threads) as set_threads:
                 set_threads()
-                codes = predict(raw, predictor, box, self.window).array
+                codes = predict(raw, predictor, box, self.intensity).array
             self._store(key, box, codes)
             return {"digest": digest_array(codes), "voxels": int(codes[0].size)}
 
