@@ -157,6 +157,23 @@ class DustConfig(Strict):
     """Those that have no such neighbour become 0, or stay."""
 
 
+class HandoverConfig(Strict):
+    """Where affinities that are dropped wait until they are read. Never changes the result."""
+
+    memory: str = "8 GiB"
+    """How much may wait, about: predict goes on as fragments take it. What fits is predicted
+    first, as a whole."""
+
+    scratch: str | None = None
+    """Folder on this machine, such as /dev/shm or that of a local disk; by default in RUN."""
+
+    @field_validator("memory")
+    @classmethod
+    def _is_a_size(cls, value: str) -> str:
+        parse_bytes(value)
+        return value
+
+
 class SegmentConfig(Strict):
     """A segmentation, from raw or from stored affinities."""
 
@@ -180,6 +197,7 @@ class SegmentConfig(Strict):
 
     raw: RawConfig = RawConfig()
     predict: PredictConfig = PredictConfig()
+    handover: HandoverConfig = HandoverConfig()
     fragments: FragmentsConfig = FragmentsConfig()
     agglomeration: AgglomerationConfig = AgglomerationConfig()
     dust: DustConfig = DustConfig()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable
+
+from emslice.engine.stage import Resource
+
+KINDS: tuple[Resource, ...] = ("CPU", "GPU")
+"""Kinds of worker."""
 
 
 class BatchSize:
@@ -32,17 +36,41 @@ class BatchSize:
 
 
 class KeySource:
-    """Keys in order, lazily; those put back come first."""
+    """Keys in order, lazily, those put back first; each kind of worker gets its own.
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._keys = iter(keys)
-        self._back: deque[str] = deque()
+    Parameters
+    ----------
+    keys
+        Taken one by one, no further than it takes to find one of the kind that is asked for.
+    kind_of
+        Kind of worker that a key needs.
+    """
 
-    def take(self, n: int) -> list[str]:
-        """At most ``n`` keys; none if there are no more."""
-        taken = [self._back.popleft() for _ in range(min(n, len(self._back)))]
-        return taken + list(islice(self._keys, n - len(taken)))
+    def __init__(self, keys: Iterable[str], kind_of: Callable[[str], Resource]) -> None:
+        self._keys, self._kind_of = iter(keys), kind_of
+        self._waiting = {kind: deque[str]() for kind in KINDS}
+
+    def take(self, n: int, kind: Resource) -> list[str]:
+        """At most ``n`` keys; none if there are no more of this kind."""
+        waiting = self._waiting[kind]
+        while len(waiting) < n:
+            key = next(self._keys, None)
+            if key is None:
+                break
+            self._waiting[self._kind_of(key)].append(key)
+        return [waiting.popleft() for _ in range(min(n, len(waiting)))]
 
     def put_back(self, keys: Iterable[str]) -> None:
         """Keys that were taken and not tried."""
-        self._back.extend(keys)
+        for key in reversed(list(keys)):
+            self._waiting[self._kind_of(key)].appendleft(key)
+
+    def kinds(self) -> list[Resource]:
+        """Kinds of worker for which there is something to do."""
+        found: list[Resource] = []
+        for kind in KINDS:
+            keys = self.take(1, kind)
+            self.put_back(keys)
+            if keys:
+                found.append(kind)
+        return found

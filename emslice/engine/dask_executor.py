@@ -23,11 +23,12 @@ from uuid import uuid4
 
 from distributed import Client, Future, KilledWorker
 
-from emslice.engine.batches import BatchSize, KeySource
+from emslice.engine.batches import KINDS, BatchSize, KeySource
 from emslice.engine.dask_local import LocalWorkers
 from emslice.engine.dask_worker import SessionPlugin, run_batch
 from emslice.engine.executor import Outcome, Result
 from emslice.engine.failures import NoWorkersError
+from emslice.engine.joint import resource_of
 from emslice.engine.stage import Resource, Stage
 
 BATCHES_PER_WORKER = 2
@@ -73,7 +74,7 @@ class DaskExecutor:
         cls,
         n_workers: int,
         memory_bytes: int | None = None,
-        resources: Iterable[Resource] = ("CPU",),
+        n_gpus: int = 0,
         batch_s: float = 5.0,
         worker_ttl_s: float = 60.0,
         start_s: float = 60.0,
@@ -83,6 +84,8 @@ class DaskExecutor:
 
         Parameters
         ----------
+        n_workers, n_gpus
+            Of the resource CPU; and of the resource GPU, one for each device.
         memory_bytes
             Of one worker: one that has more is killed, and its tasks are lost.
         worker_ttl_s
@@ -90,7 +93,7 @@ class DaskExecutor:
         start_s
             A worker that takes so long to start is killed.
         """
-        workers = LocalWorkers(n_workers, memory_bytes, resources, worker_ttl_s, start_s)
+        workers = LocalWorkers(n_workers, n_gpus, memory_bytes, worker_ttl_s, start_s)
         client = Client(workers.cluster, set_as_default=False)
         return cls(client, batch_s, patience_s, workers)
 
@@ -108,20 +111,21 @@ class DaskExecutor:
         self, stage: Stage, keys: Iterable[str], alone: bool = False
     ) -> Generator[list[Outcome], None, None]:
         self._take(stage)
-        source = KeySource(keys)
+        source = KeySource(keys, lambda key: resource_of(stage, key))
         flying: dict[str, _Batch] = {}  # by the name of the future
         landed: SimpleQueue[str] = SimpleQueue()
         asked = staffed = monotonic()
         try:
             while True:
-                workers = [w for w, has in self._workers.items() if stage.resource in has]
-                for batch in self._next_batches(source, workers, flying.values(), alone):
+                for batch in self._next_batches(source, flying.values(), alone):
                     flying[str(batch.future.key)] = batch
                     batch.future.add_done_callback(lambda future: landed.put(str(future.key)))
-                if workers and not flying:
+                if flying:
+                    staffed = monotonic()
+                elif not (kinds := source.kinds()):
                     return
-                staffed = monotonic() if workers else staffed
-                self._check_patience(stage, monotonic() - staffed)
+                else:
+                    self._check_patience(stage, kinds, monotonic() - staffed)
                 for name in _drain(landed, POLL_S):
                     if name in flying:  # else it was given up before
                         yield self._unpack(flying.pop(name), source)
@@ -153,18 +157,22 @@ class DaskExecutor:
             self._size = BatchSize(self._batch_s, max(1, fair))
 
     def _next_batches(
-        self, source: KeySource, workers: list[str], flying: Iterable[_Batch], alone: bool
+        self, source: KeySource, flying: Iterable[_Batch], alone: bool
     ) -> Iterator[_Batch]:
         """Send keys to the workers that have fewer batches than they may."""
         load = Counter(batch.worker for batch in flying)
         depth = 1 if alone else BATCHES_PER_WORKER
-        slots = [w for level in range(depth) for w in workers if load[w] <= level]
-        keys = source.take(len(slots) * (1 if alone else self._size.n)) if slots else []
-        share = math.ceil(len(keys) / max(1, len(slots)))  # at the end, some for everyone
-        for first, worker in zip(range(0, len(keys), share or 1), slots, strict=False):
-            yield self._send(tuple(keys[first : first + share]), worker)
+        for kind in KINDS:
+            workers = [worker for worker, has in self._workers.items() if kind in has]
+            slots = [w for level in range(depth) for w in workers if load[w] <= level]
+            n_keys = len(slots) * (1 if alone else self._size.n)
+            keys = source.take(n_keys, kind) if slots else []
+            share = math.ceil(len(keys) / max(1, len(slots)))  # at the end, some for everyone
+            for first, worker in zip(range(0, len(keys), share or 1), slots, strict=False):
+                load[worker] += 1
+                yield self._send(tuple(keys[first : first + share]), worker, kind)
 
-    def _send(self, keys: tuple[str, ...], worker: str) -> _Batch:
+    def _send(self, keys: tuple[str, ...], worker: str, kind: Resource) -> _Batch:
         assert self._stage is not None
         future = self._client.submit(
             run_batch,
@@ -174,7 +182,7 @@ class DaskExecutor:
             key=f"{self._stage.name}-{uuid4().hex}",
             workers=[worker],
             allow_other_workers=False,
-            resources={self._stage.resource: 1},
+            resources={kind: 1},
             retries=0,
             pure=False,
         )
@@ -220,10 +228,10 @@ class DaskExecutor:
         if self._local:
             self._local.mend(self._workers)
 
-    def _check_patience(self, stage: Stage, seconds: float) -> None:
+    def _check_patience(self, stage: Stage, kinds: list[Resource], seconds: float) -> None:
         if self._patience_s is not None and seconds > self._patience_s:
             raise NoWorkersError(
-                f"stage {stage.name!r} needs workers with the resource {stage.resource}; for "
+                f"stage {stage.name!r} needs workers with the resource {' and '.join(kinds)}; for "
                 f"{seconds:.0f} s there was none. Look into the workers' logs and resume."
             )
 

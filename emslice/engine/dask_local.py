@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from contextlib import suppress
 from threading import Timer
 from time import monotonic
@@ -29,6 +29,8 @@ class LocalWorkers:
 
     Parameters
     ----------
+    n_workers, n_gpus
+        How many have the resource CPU, and GPU; each of the latter sees one device.
     memory_bytes
         Of one worker; unlimited if None.
     ttl_s
@@ -40,12 +42,12 @@ class LocalWorkers:
     def __init__(
         self,
         n_workers: int,
+        n_gpus: int,
         memory_bytes: int | None,
-        resources: Iterable[str],
         ttl_s: float,
         start_s: float,
     ) -> None:
-        self._n_workers, self._start_s = n_workers, start_s
+        self._n_workers, self._start_s = n_workers + n_gpus, start_s
         self._nannies: set[Any] = set()
         self._absent: dict[str, tuple[int | None, float]] = {}  # name -> (pid, since when)
         self._scratch = tempfile.TemporaryDirectory(
@@ -77,10 +79,21 @@ class LocalWorkers:
             scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL + 1,
             memory_limit=memory_bytes or 0,
-            resources=dict.fromkeys(resources, 1),
+            resources={"CPU": 1},
             local_directory=self._scratch.name,
         )
+        if n_gpus:
+            self._add_gpus(n_gpus)
         self._nannies.update(self.cluster.workers.values())
+
+    def _add_gpus(self, n: int) -> None:
+        """Workers beside the others, one a device, which CUDA numbers anew in each."""
+        spec = self.cluster.new_spec
+        for i in range(n):
+            own = {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": str(i)}}
+            options = {**spec["options"], **own, "name": f"gpu-{i}"}
+            self.cluster.worker_spec[f"gpu-{i}"] = {**spec, "options": options}
+        self.cluster.sync(self.cluster._correct_state)
 
     def mend(self, present: Container[str]) -> None:
         """Help workers that do not come back by themselves.

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from emslice.engine.coordinator import StageProgress, run_stage
+from emslice.engine.coordinator import run_stage
 from emslice.engine.executor import Executor
 from emslice.engine.plan import check_budget
 from emslice.engine.records import MemoryRecords
@@ -25,8 +25,9 @@ from emslice.geometry.boxes import n_voxels
 from emslice.ledger.files import sync_folder
 from emslice.service.held import HeldRun, hold_run
 from emslice.service.machine import check_writable, free_memory
+from emslice.service.mending import last_line
 from emslice.service.plan import Plan
-from emslice.service.reporting import Reporter
+from emslice.service.reporting import Reporter, in_voxels
 from emslice.service.segment import RunFailedError, open_executor
 from emslice.volumes import open_volume
 from emslice.volumes.digest import digest
@@ -137,19 +138,12 @@ def _workspace(target: Path) -> Iterator[Path]:
 
 def _run(stage: Stage, plan: Plan, executor: Executor, reporter: Reporter) -> list[dict[str, Any]]:
     """Facts of all tasks of a stage, which leaves no records."""
-    voxels, records, shown = n_voxels(plan.roi), MemoryRecords(), 0
+    voxels, records = n_voxels(plan.roi), MemoryRecords()
     with reporter.stage(stage.name, voxels) as advance:
-
-        def report(progress: StageProgress) -> None:
-            nonlocal shown
-            reached = voxels * progress.done // max(1, progress.total)
-            advance(reached - shown)
-            shown = reached
-
-        result = run_stage(stage, executor, records, report=report)
+        result = run_stage(stage, executor, records, report=in_voxels(advance, voxels))
     if not result.is_complete:
         key = result.quarantined[0]
-        reason = records.reasons[stage.fingerprint][key].strip().splitlines()[-1]
+        reason = last_line(records.reasons[stage.fingerprint][key])
         raise RunFailedError(
             f"RUN {plan.folder}: {len(result.quarantined)} of {result.total} tasks of stage "
             f"{stage.name!r} failed. The first is {key}: {reason}. Nothing was written."

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from emslice.geometry.boxes import Coordinate, Roi, clip
+from emslice.geometry.boxes import clip
 from emslice.stages.fragments import FragmentBlocks
 from emslice.stages.layout import index_of
 from emslice.stages.tiles import KeepAffinities, TileSet
@@ -65,8 +65,7 @@ class Dropping:
             self._slabs.add(key)
         elif fingerprint == self._fragments.fingerprint:
             self._done[index_of(key)] = True
-            block = self._fragments.frame.grid.block(index_of(key))
-            for tile in self._tiles.meeting(self._read_box(block)):
+            for tile in self._tiles.meeting(self._fragments.read_box(index_of(key))):
                 if self._is_read(tile):
                     self._delete(tile)
 
@@ -75,13 +74,7 @@ class Dropping:
         slabs = {} if self._keep is None else self._keep.slabs()
         if any(key not in self._slabs and not clip(s, box).empty for key, s in slabs.items()):
             return False
-        readers = self._fragments.frame.grid.meeting(self._read_box(box))
-        return all(self._done[index] for index in readers)
+        return all(self._done[index] for index in self._fragments.readers(box))
 
     def _delete(self, tile: str) -> None:
         shutil.rmtree(self._tiles.path(tile), ignore_errors=True)
-
-    def _read_box(self, box: Roi) -> Roi:
-        """The box grown by the halo of fragments: what reads it, or what it reads."""
-        halo = Coordinate(self._fragments.halo)
-        return box.grow(halo, halo).intersect(self._fragments.frame.box)

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emslice.engine.stage import Stage
 from emslice.errors import ConfigError, EmsliceError
 from emslice.ledger.database import Ledger
 from emslice.ops.linkage import integer_threshold
 from emslice.service.again import plan_again, read_record
-from emslice.service.mending import holes_of, makes_hole, stale_tasks
+from emslice.service.mending import can_be_left_out, holes_of, stale_tasks
 from emslice.service.plan import Plan
 from emslice.service.stages import Stages, stages_of
 from emslice.service.supervision import LEASE_S
@@ -108,19 +107,14 @@ def _lease(ledger: Ledger) -> Iterator[None]:
         ledger.unlock()
 
 
-def _lacks(stages: Stages, stage: Stage, ledger: Ledger) -> bool:
-    """Whether a task failed that is no hole."""
-    keys = ledger.reasons(stage.fingerprint)
-    return not all(makes_hole(stages, stage, key) for key in keys)
-
-
 def _check_merged(folder: Path, record: dict[str, Any], stages: Stages, ledger: Ledger) -> None:
     """Raise `ConfigError` unless every task whose result is read has a record."""
     known = record.get("stages") or {}
     for stage in (stages.fragments, stages.stitch, stages.agglomerate):
         count = ledger.count(stage.fingerprint)
         done = count.done - len(stale_tasks(stages, stage, ledger))
-        if done + count.failed == stage.n_tasks and not _lacks(stages, stage, ledger):
+        failed = ledger.reasons(stage.fingerprint)
+        if done + count.failed == stage.n_tasks and can_be_left_out(stages, stage, failed):
             continue
         if known.get(stage.name, {}).get("fingerprint", stage.fingerprint) != stage.fingerprint:
             raise ConfigError(

@@ -2,55 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from emslice.engine.stage import Stage
-from emslice.geometry.boxes import show
+from emslice.geometry.boxes import Roi, show
+from emslice.geometry.grid import Index
 from emslice.ledger.database import Ledger
 from emslice.service.stages import Stages
 from emslice.stages.holes import INPUTS, Holes
 from emslice.stages.layout import index_of
 
 
-def makes_hole(stages: Stages, stage: Stage, key: str) -> bool:
-    """Whether a failed task can be left out: a tile, or what is done of one block alone.
+def can_be_left_out(stages: Stages, stage: Stage, keys: Iterable[str]) -> bool:
+    """Whether there is a segmentation without these tasks of a stage."""
+    return all(_makes_hole(stages, stage, key) for key in keys)
 
-    Without a node of the octree or a part of the output there is no segmentation.
-    """
+
+def _makes_hole(stages: Stages, stage: Stage, key: str) -> bool:
+    """A tile, or what is done of one block alone; a node of the octree or an output is needed."""
     if stage is stages.agglomerate:
         return key.startswith("0/")
     return stage is stages.predict or stage is stages.fragments
 
 
+def _failures(stages: Stages, ledger: Ledger) -> Iterator[tuple[Stage, str, Roi, str]]:
+    """Stage, task, box and reason of every task in quarantine that can be left out."""
+    grid = stages.fragments.frame.grid
+    for stage in stages.in_order():
+        for key, reason in ledger.reasons(stage.fingerprint).items():
+            if not _makes_hole(stages, stage, key):
+                continue
+            if stages.predict is not None and stage is stages.predict:
+                yield stage, key, stages.predict.tiles.box(key), reason
+            else:
+                yield stage, key, grid.block(_block_of(key)), reason
+
+
+def _block_of(key: str) -> Index:
+    """Block of a task, of which the name may start with its level."""
+    return index_of(key.removeprefix("0/"))
+
+
 def holes_of(stages: Stages, ledger: Ledger) -> Holes:
     """Boxes of all tasks in quarantine that can be left out."""
     tiles, blocks = [], []
-    if stages.predict is not None:
-        box = stages.predict.tiles.box
-        tiles = [(key, box(key)) for key in ledger.reasons(stages.predict.fingerprint)]
-    keys = list(ledger.reasons(stages.fragments.fingerprint))
-    reasons = ledger.reasons(stages.agglomerate.fingerprint)
-    keys += [key[2:] for key in reasons if makes_hole(stages, stages.agglomerate, key)]
-    grid = stages.fragments.frame.grid
-    blocks = [(index_of(key), grid.block(index_of(key))) for key in keys]
+    for stage, key, box, _ in _failures(stages, ledger):
+        if stage is stages.predict:
+            tiles.append((key, box))
+        else:
+            blocks.append((_block_of(key), box))
     return Holes.of(tiles, blocks)
 
 
 def list_holes(stages: Stages, ledger: Ledger) -> list[dict[str, Any]]:
     """Stage, task, box and reason of every hole, for the record."""
-    found = []
-    for stage in stages.in_order():
-        for key, reason in ledger.reasons(stage.fingerprint).items():
-            if not makes_hole(stages, stage, key):
-                continue
-            if stage is stages.predict and stages.predict is not None:
-                box = stages.predict.tiles.box(key)
-            else:
-                box = stages.fragments.frame.grid.block(index_of(key.removeprefix("0/")))
-            last = reason.strip().splitlines()[-1]
-            found.append({"stage": stage.name, "key": key, "roi": show(box), "reason": last})
-    return found
+    return [
+        {"stage": stage.name, "key": key, "roi": show(box), "reason": last_line(reason)}
+        for stage, key, box, reason in _failures(stages, ledger)
+    ]
+
+
+def last_line(reason: str) -> str:
+    """What a traceback ends with."""
+    return reason.strip().splitlines()[-1]
 
 
 def stale_tasks(stages: Stages, stage: Stage, ledger: Ledger) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from emslice.config.schema import RawConfig, SegmentConfig
+from emslice.config.schema import HandoverConfig, RawConfig, SegmentConfig
 from emslice.errors import ConfigError, RunExistsError, VolumeError
 from emslice.geometry.boxes import Roi, n_voxels, parse_roi
 from emslice.geometry.lattice import TileLattice
@@ -21,6 +21,7 @@ from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.profile import ComputeProfile, resolve_profile
 from emslice.ops.intensity import check_window
 from emslice.ops.linkage import Linkage
+from emslice.service.handover import check_scratch
 from emslice.service.machine import check_writable, default_node_memory, n_cores
 from emslice.service.masking import open_mask
 from emslice.service.methods import (
@@ -118,6 +119,7 @@ def plan_from_raw(
     checkpoint = load_checkpoint(local_path(config.checkpoint))
     profile = resolve_profile(**config.predict.model_dump())
     roi = _roi(config, raw, "RAW")
+    check_scratch(config, roi)
     identity = [volume_identity(raw.url), checkpoint.sha256]
     return _finish(folder, config, roi, raw, None, checkpoint, profile, identity, resume)
 
@@ -145,9 +147,9 @@ def plan_from_affinities(
         )
     if config.affinities == "keep":
         raise ConfigError("affinities: they are the input and stay where they are; drop 'keep'.")
-    if config.checkpoint is not None or config.raw != RawConfig():
+    if (config.checkpoint, config.raw, config.handover) != (None, RawConfig(), HandoverConfig()):
         raise ConfigError(
-            "checkpoint, raw: nothing is predicted from stored affinities; drop them."
+            "checkpoint, raw, handover: nothing is predicted from stored affinities; drop them."
         )
     roi = _roi(config, affinities, "the affinities")
     identity = [volume_identity(affinities.url)]

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from emslice.engine.coordinator import StageProgress
+
 Advance = Callable[[int], None]
 
 
@@ -14,3 +16,16 @@ class Reporter(Protocol):
 
     def stage(self, name: str, voxels: int) -> AbstractContextManager[Advance]:
         """Enter a stage; yields what to call with voxels done."""
+
+
+def in_voxels(advance: Advance, voxels: int) -> Callable[[StageProgress], None]:
+    """What to tell of the progress of a stage, whose tasks together are so many voxels."""
+    shown = 0
+
+    def report(progress: StageProgress) -> None:
+        nonlocal shown
+        reached = voxels * progress.done // max(1, progress.total)
+        advance(reached - shown)
+        shown = reached
+
+    return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,27 +42,10 @@ def publish(
     plan: Plan, reporter: Reporter, record: RunRecord, ledger: Ledger, stages: Stages
 ) -> None:
     """Counts, digests and picture; then the results take their place."""
-
-    def total(stage: Stage, name: str) -> int:
-        return sum(facts.get(name, 0) for _, facts in ledger.facts_of(stage.fingerprint))
-
-    record.counts = {
-        "fragments": total(stages.fragments, "fragments"),
-        "merges": total(stages.agglomerate, "merges"),
-        "segments": total(stages.cut, "segments"),
-        "masked_voxels": total(stages.fragments, "masked")
-        + sum(
-            n_voxels(stages.fragments.frame.grid.block(index))
-            for index in stages.fragments.holes.blocks
-        ),
-    }
-    if stages.dust is not None:
-        gone = {name: total(stages.dust, name) for name in ("joined", "dropped")}
-        record.counts["segments"] -= sum(gone.values())
-        record.counts.update({f"dust_{name}": number for name, number in gone.items()})
+    record.counts = _counts(ledger, stages)
     if stages.measure is not None and plan.measurement is not None:
-        facts = (facts for _, facts in ledger.facts_of(stages.measure.fingerprint))
-        record.measured = {"measured": summary_of(plan.measurement, facts)}
+        measured = (facts for _, facts in ledger.facts_of(stages.measure.fingerprint))
+        record.measured = {"measured": summary_of(plan.measurement, measured)}
     segmentation = open_volume(stages.relabel.path)
     start = time.perf_counter()
     with reporter.stage("digest", n_voxels(plan.roi)) as advance:
@@ -75,6 +59,31 @@ def publish(
     if stages.keep is not None:
         switch_link(plan.folder / "affinities.zarr", stages.keep.path.absolute())
     switch_link(plan.folder / "segmentation.zarr", Path(segmentation.url))
+
+
+def _counts(ledger: Ledger, stages: Stages) -> dict[str, int]:
+    """What a run made, from the facts of its tasks."""
+    made = _totals(ledger, stages.fragments, "fragments", "masked")
+    grid, holes = stages.fragments.frame.grid, stages.fragments.holes.blocks
+    counts = {
+        "fragments": made["fragments"],
+        **_totals(ledger, stages.agglomerate, "merges"),
+        **_totals(ledger, stages.cut, "segments"),
+        "masked_voxels": made["masked"] + sum(n_voxels(grid.block(index)) for index in holes),
+    }
+    if stages.dust is not None:
+        gone = _totals(ledger, stages.dust, "joined", "dropped")
+        counts["segments"] -= sum(gone.values())
+        counts |= {f"dust_{name}": number for name, number in gone.items()}
+    return counts
+
+
+def _totals(ledger: Ledger, stage: Stage, *names: str) -> Counter[str]:
+    """Sums of facts over all tasks of a stage."""
+    totals = Counter(dict.fromkeys(names, 0))
+    for _, facts in ledger.facts_of(stage.fingerprint):
+        totals.update({name: facts.get(name, 0) for name in names})
+    return totals
 
 
 def preview(plan: Plan, segmentation: Volume, frame: Frame) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from emslice.engine.coordinator import StageProgress, StageResult, run_stage
 from emslice.engine.executor import Executor
+from emslice.engine.joint import JointRecords
 from emslice.engine.plan import check_budget
 from emslice.engine.stage import Stage
 from emslice.errors import ConfigError, EmsliceError, StorageError
@@ -25,11 +25,12 @@ from emslice.geometry.boxes import cut, n_voxels
 from emslice.ledger.database import Ledger
 from emslice.ops.affinity import quantise_array
 from emslice.service.dropping import Dropping
+from emslice.service.handover import clear_scratch
 from emslice.service.machine import free_memory
-from emslice.service.mending import holes_of, list_holes, makes_hole, stale_tasks
+from emslice.service.mending import can_be_left_out, holes_of, last_line, list_holes, stale_tasks
 from emslice.service.plan import Plan
 from emslice.service.record import RunRecord
-from emslice.service.reporting import Reporter
+from emslice.service.reporting import Reporter, in_voxels
 from emslice.service.results import publish, take_down
 from emslice.service.stages import Stages, stages_of
 from emslice.service.supervision import LEASE_S, DoneHook, Supervision
@@ -52,7 +53,7 @@ def segment(plan: Plan, reporter: Reporter) -> RunRecord:
     EmsliceError
         The run failed otherwise; ``run.yaml`` says why.
     """
-    check_budget(stages_of(plan).in_order(), free_memory(), plan.workers)
+    check_budget(stages_of(plan).to_run(), free_memory(), plan.workers)
     _check_values(plan, reporter)
     record = RunRecord(plan)
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -90,6 +91,7 @@ class _Run:
             record.holes = list_holes(self._stages, ledger)
             publish(plan, self._reporter, record, ledger, self._stages)
             record.finish()
+            clear_scratch(plan.config, plan.folder)
             supervision.end("holes" if record.holes else "done")
 
     def _run_stages(self, executor: Executor, supervision: Supervision) -> bool:
@@ -99,15 +101,28 @@ class _Run:
         if stages.keep is not None:
             self._forget_stale(stages.keep)
         supervision.watch(stages.in_order(), _drop_affinities(stages, ledger))
-        for stage in stages.in_order():
-            self._forget_stale(stage)
-            if stage.name in self._record.stages and self._is_over(stage):
-                continue  # done before the hole was found
-            self._check_failures(stage, n_done=stage.n_tasks)
-            self._run_stage(stage, executor, supervision)
-            if holes_of(stages, ledger) != stages.fragments.holes or not self._is_over(stage):
+        if stages.handover is not None:
+            if stages.measure is not None:
+                self._bring_to_its_end(stages.measure, executor, supervision)
+            if not self._run_handover(executor, supervision):
                 return False
-        return True
+        return all(
+            self._bring_to_its_end(stage, executor, supervision) for stage in stages.in_order()
+        )
+
+    def _bring_to_its_end(self, stage: Stage, executor: Executor, supervision: Supervision) -> bool:
+        """Do what a stage has not done yet; False if that made a hole that others must see."""
+        self._forget_stale(stage)
+        if stage.name in self._record.stages and self._is_over(stage):
+            return True  # done before the hole was found
+        self._check_failures(stage, n_done=stage.n_tasks)
+        self._run_stage(stage, executor, supervision)
+        return self._is_settled(stage)
+
+    def _is_settled(self, stage: Stage) -> bool:
+        """Whether a stage is at its end and no hole has come up."""
+        holes = holes_of(self._stages, self._ledger)
+        return holes == self._stages.fragments.holes and self._is_over(stage)
 
     def _is_over(self, stage: Stage) -> bool:
         count = self._ledger.count(stage.fingerprint)
@@ -121,36 +136,55 @@ class _Run:
             self._ledger.forget(stage.fingerprint, stale)
 
     def _run_stage(self, stage: Stage, executor: Executor, supervision: Supervision) -> None:
-        voxels, start = n_voxels(self._plan.roi), time.perf_counter()
+        voxels = n_voxels(self._plan.roi)
         with self._reporter.stage(stage.name, voxels) as advance:
-            shown = 0
+            show = in_voxels(advance, voxels)
 
             def report(progress: StageProgress) -> None:
-                nonlocal shown
                 supervision.progress(progress)
-                reached = voxels * progress.done // max(1, progress.total)
-                advance(reached - shown)
-                shown = reached
+                show(progress)
 
             result = run_stage(stage, executor, supervision, report=report)
-        self._note(stage, result, time.perf_counter() - start)
+        self._note(stage, result)
         self._check_failures(stage, result.done_before + result.done_now)
+
+    def _run_handover(self, executor: Executor, supervision: Supervision) -> bool:
+        """Both stages of the hand-over, unless they are at their end; whether they are settled."""
+        joint = self._stages.handover
+        assert joint is not None
+        if all(self._is_over(part) for part in joint.parts):
+            return True
+        voxels = n_voxels(self._plan.roi)
+        records = JointRecords(joint, supervision)
+        with self._reporter.stage(joint.name, voxels) as advance:
+            show = in_voxels(advance, voxels)
+
+            def report(progress: StageProgress) -> None:
+                for part in records.progress(progress):
+                    supervision.progress(part)
+                show(progress)
+
+            whole = run_stage(joint, executor, records, report=report)
+        for part, result in zip(joint.parts, records.results(whole), strict=True):
+            self._note(part, result)
+            self._check_failures(part, result.done_before + result.done_now)
+        return all(self._is_settled(part) for part in joint.parts)
 
     def _check_failures(self, stage: Stage, n_done: int) -> None:
         """Go on without what makes a hole, unless a stage did nothing else."""
         reasons = self._ledger.reasons(stage.fingerprint)
-        if reasons and not (n_done and all(makes_hole(self._stages, stage, k) for k in reasons)):
+        if reasons and not (n_done and can_be_left_out(self._stages, stage, reasons)):
             raise RunFailedError(_failure(self._plan, stage, reasons))
 
-    def _note(self, stage: Stage, result: StageResult, seconds: float) -> None:
+    def _note(self, stage: Stage, result: StageResult) -> None:
         voxels, before = n_voxels(self._plan.roi), self._record.stages.get(stage.name, {})
-        seconds += before.get("seconds", 0)  # in vain, as a hole was found later
+        seconds = result.seconds + before.get("seconds", 0)  # in vain, as a hole was found later
         self._record.stages[stage.name] = {
             "fingerprint": stage.fingerprint,
             "tasks": result.total,
             "done_before": before.get("done_before", result.done_before),
             "seconds": round(seconds, 3),
-            "voxels_per_s": round(voxels / seconds),
+            "voxels_per_s": round(voxels / seconds) if seconds else None,
             "peak_memory_bytes": result.peak_bytes,
         }
 
@@ -166,12 +200,20 @@ def open_executor(plan: Plan) -> Iterator[Executor]:
     else:
         from emslice.engine.dask_executor import DaskExecutor
 
-        cuda = plan.config.predict.device == "cuda"
-        executor = DaskExecutor.local(plan.workers, resources=("CPU", "GPU") if cuda else ("CPU",))
+        executor = DaskExecutor.local(plan.workers, n_gpus=_n_gpus(plan))
     try:
         yield executor
     finally:
         executor.close()
+
+
+def _n_gpus(plan: Plan) -> int:
+    """Devices that predict; torch is not imported where nothing does."""
+    if plan.profile is None or plan.profile.device != "cuda":
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _failure(plan: Plan, stage: Stage, reasons: dict[str, str]) -> str:
@@ -179,7 +221,7 @@ def _failure(plan: Plan, stage: Stage, reasons: dict[str, str]) -> str:
     return (
         f"RUN {plan.folder}: {len(reasons)} of {stage.n_tasks} tasks of stage {stage.name!r} "
         f"failed and the run cannot do without them. The first is {key}: "
-        f"{reason.strip().splitlines()[-1]}. When the cause is gone: emslice retry {plan.folder} "
+        f"{last_line(reason)}. When the cause is gone: emslice retry {plan.folder} "
         f"--failed"
     )
 

@@ -12,6 +12,7 @@ from emslice.geometry.neighborhood import NEAREST
 from emslice.ledger.fingerprint import fingerprint
 from emslice.ops.dust import DustRule
 from emslice.ops.linkage import Linkage, integer_threshold
+from emslice.service.handover import scratch_of
 from emslice.service.machine import BASE_BYTES, LADDER_BYTES
 from emslice.service.methods import needs_histograms
 from emslice.service.plan import Plan
@@ -26,6 +27,7 @@ from emslice.stages.masking import MaskedAffinities
 from emslice.stages.measuring import MeasuredLevels, MeasureIntensity, part_bytes
 from emslice.stages.relabelling import RelabelChunks
 from emslice.stages.stitching import StitchBlocks
+from emslice.stages.streaming import Handover
 from emslice.stages.tiles import (
     KeepAffinities,
     PredictTiles,
@@ -34,6 +36,7 @@ from emslice.stages.tiles import (
     TileSet,
 )
 from emslice.stages.waterz_block import WaterzBlock
+from emslice.units import parse_bytes
 
 CHUNK = (16, 256, 256)
 """Chunks of the segmentation, voxels."""
@@ -73,6 +76,8 @@ class Stages:
     """None where small segments stay."""
 
     relabel: RelabelChunks
+    handover: Handover | None = None
+    """Predict and fragments at once, if not all affinities may wait."""
 
     def in_order(self) -> list[Stage]:
         """Every stage that the run has."""
@@ -81,6 +86,14 @@ class Stages:
             self.cut, self.dust, self.relabel,
         ]  # fmt: skip
         return [stage for stage in all_stages if stage is not None]
+
+    def to_run(self) -> list[Stage]:
+        """What is given to workers."""
+        if self.handover is None:
+            return self.in_order()
+        order, parts = self.in_order(), self.handover.parts
+        first = order.index(parts[0])
+        return [*order[:first], self.handover, *order[first + len(parts) :]]
 
     @property
     def tables(self) -> CutBlocks | DustBlocks:
@@ -126,7 +139,7 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
         BASE_BYTES + read_bytes * _read_voxels(frame, halo) + histograms * HISTOGRAM_BYTES * voxels,
         holes, chosen.dimensions, histograms, chosen.method,
     )  # fmt: skip
-    stitch = StitchBlocks(fragments, folder("stitch"), prints["stitch"], BASE_BYTES)
+    stitch = StitchBlocks(folder("stitch"), prints["stitch"], BASE_BYTES, fragments)
     place = folder("agglomerate"), prints["agglomerate"]
     agglomerate = _agglomerate(method, stitch, place, voxels, plan.node_memory)
     cut = CutBlocks(agglomerate, method.threshold, folder("cut"), prints["cut"], BASE_BYTES)
@@ -134,11 +147,26 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
     if "dust" in prints:
         rule = DustRule(config.dust.min_size, config.dust.alone)
         memory = BASE_BYTES + GRAPH_BYTES * voxels
-        dust = DustBlocks(cut, rule, folder("dust"), prints["dust"], memory)
+        dust = DustBlocks(folder("dust"), prints["dust"], memory, cut, rule)
     relabel = RelabelChunks(
         dust or cut, folder("relabel"), CHUNK, prints["relabel"], BASE_BYTES + 33 * voxels
     )
-    return Stages(measure, predict, keep, fragments, stitch, agglomerate, cut, dust, relabel)
+    handover = _handover(plan, predict, keep, fragments)
+    return Stages(
+        measure, predict, keep, fragments, stitch, agglomerate, cut, dust, relabel, handover
+    )
+
+
+def _handover(
+    plan: Plan, predict: PredictTiles | None, keep: KeepAffinities | None, fragments: FragmentBlocks
+) -> Handover | None:
+    if predict is None or keep is not None:
+        return None
+    memory = parse_bytes(plan.config.handover.memory)
+    # A worker holds the network while it makes fragments.
+    peak = predict.peak_bytes + fragments.peak_bytes - BASE_BYTES
+    handover = Handover(predict, fragments, memory // 2, peak)
+    return handover if handover.total_bytes > memory else None
 
 
 def _agglomerate(
@@ -195,7 +223,8 @@ def _predict(
     if plan.raw is None or plan.profile is None or plan.checkpoint is None:
         return None, None
     lattice = TileLattice((frame.domain_shape[1], frame.domain_shape[2]), plan.profile.tile)
-    tiles = TileSet(frame, lattice, str(plan.stage_folder("predict")))
+    place = scratch_of(plan.config, plan.folder) or plan.stage_folder("predict")
+    tiles = TileSet(frame, lattice, str(place))
     height, width = lattice.largest_read
     intensity: Intensity = Windowed(plan.config.raw.window)
     if measure is not None:

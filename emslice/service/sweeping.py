@@ -173,7 +173,7 @@ def _overlaps(
         if index in stages.fragments.holes.blocks:
             labels[:] = 0
         table = count_overlaps(labels, truth.read(part), ignore)
-        roots = stages.stitch.lut(Node(0, index)).apply(table.segment)
+        roots = stages.stitch.table(Node(0, index)).apply(table.segment)
         yield table.renamed(roots), n_voxels(part)
 
 

@@ -134,7 +134,7 @@ class AgglomerateBlocks:
     def _inputs(self, node: Node) -> str:
         """The same from what is stored."""
         if node.level == 0:
-            return self._leaf_inputs(node, lut_digest(self.stitched.lut(node)))
+            return self._leaf_inputs(node, lut_digest(self.stitched.table(node)))
         return digest_of(*(self._stored_inputs(c) for c in self.frame.octree.children(node)))
 
     def _stored_inputs(self, node: Node) -> str:
@@ -147,7 +147,7 @@ class AgglomerateBlocks:
 
     def _leaf(self, node: Node) -> tuple[Climbed, Sides]:
         """What a block decides; its faces are kept, resolved, for all nodes above."""
-        fragments, exits = self.stitched.fragments, self.stitched.lut(node)
+        fragments, exits = self.stitched.fragments, self.stitched.table(node)
         faces = fragments.faces(node.index).relabelled(exits)
         save_faces(self.file(node, "faces.npz"), faces)
         rows = fragments.contacts(node.index)
@@ -240,7 +240,7 @@ class CutBlocks:
                 return {"segments": 0}  # each is counted in one block
             stitched = self.agglomerated.stitched
             ids = stitched.fragments.ends(node.index)[1][1:]
-            table = stitched.lut(node).then(table)
+            table = stitched.table(node).then(table)
             segments = self._count(node, ids, table)
             table = table.of(np.sort(ids))
             save_value(self._file(node, "lut"), table)
@@ -254,7 +254,7 @@ class CutBlocks:
 
     def _count(self, node: Node, ids: NDArray[np.uint64], table: Lut) -> int:
         """Segments that are named by a root of the block."""
-        exits = self.agglomerated.stitched.lut(node).fragments
+        exits = self.agglomerated.stitched.table(node).fragments
         roots = ids[: len(ids) - len(exits)]
         return int((table.apply(roots) == roots).sum())
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emslice.engine.stage import Process, Resource
-from emslice.geometry.boxes import Roi
+from emslice.geometry.boxes import Coordinate, Roi
 from emslice.geometry.grid import Index
 from emslice.ledger.arrays import load_arrays
 from emslice.ops.contacts import Contacts, combine
@@ -121,6 +121,11 @@ class FragmentBlocks:
     def read_box(self, index: Index) -> Roi:
         """What a block reads."""
         return self.frame.grid.read(index, self.halo)
+
+    def readers(self, box: Roi) -> Iterator[Index]:
+        """Blocks that read a part of a box, in order."""
+        halo = Coordinate(self.halo)
+        return self.frame.grid.meeting(box.grow(halo, halo))
 
     def inputs(self, index: Index) -> str:
         """Which holes a block sees."""

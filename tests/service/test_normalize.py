@@ -15,9 +15,11 @@ from emslice.ops.lookup import GreyLevel
 from emslice.service.again import plan_again, release_failed
 from emslice.service.plan import plan_from_raw
 from emslice.service.segment import RunFailedError, segment
+from emslice.service.stages import stages_of
 from emslice.stages import measuring
 from emslice.stages.measuring import MeasureIntensity
 from emslice.volumes import create_volume, open_volume
+from emslice.volumes.digest import digest_array
 
 SHAPE = (35, 90, 75)
 MODES = {
@@ -100,6 +102,19 @@ def test_a_run_in_blocks_has_the_codes_of_the_python_api(
     assert not expected[:, raw == 0].any()
     plain = emslice.predict_affinities(raw, small_checkpoint)
     assert (plain != expected).any()
+
+
+def test_raw_is_measured_before_affinities_are_handed_over(raw, url, small_checkpoint, tmp_path):
+    tile = 3 * 16 * 90 * 75
+    more = {"affinities": "drop", "handover.memory": str(tile), "block": (13, 41, 75)}
+    plan = plan_of(url, tmp_path / "run", small_checkpoint, "match", **more)
+    assert [stage.name for stage in stages_of(plan).to_run()[:2]] == [
+        "intensity",
+        "predict+fragments",
+    ]
+    record = segment(plan, Silent())
+    codes = emslice.predict_affinities(raw, small_checkpoint, **MODES["match"])
+    assert record.digests["segmentation"] == digest_array(emslice.segment_affinities(codes))
 
 
 @pytest.mark.parametrize("mode", MODES)
