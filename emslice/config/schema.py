@@ -77,6 +77,10 @@ class PredictConfig(Strict):
     threads: Positive = 1
     """Threads of one operator. Part of the compute profile; workers are the way to use cores."""
 
+    augment: Literal["none", "flips", "all"] = "none"
+    """Poses that affinities are the mean over. flips: 4, along y, x, both and neither. all: 16,
+    those, transposed or not, sections in order or in reverse. Time grows with their number."""
+
 
 class FragmentsConfig(Strict):
     """How fragments are made."""

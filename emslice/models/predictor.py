@@ -44,6 +44,8 @@ class Predictor:
     profile : ComputeProfile
     """
 
+    behind = 0
+
     def __init__(self, network: Student, lattice: TileLattice, profile: ComputeProfile) -> None:
         self.lattice = lattice
         self.profile = profile

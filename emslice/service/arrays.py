@@ -14,8 +14,8 @@ from emslice.config.schema import DEFAULT_RADIUS, AgglomerationConfig, DustConfi
 from emslice.errors import ConfigError
 from emslice.geometry.lattice import TileLattice
 from emslice.metrics import Scores, count_overlaps
+from emslice.models.augment import predictor_for
 from emslice.models.checkpoint import load_checkpoint
-from emslice.models.predictor import Predictor
 from emslice.models.profile import resolve_profile
 from emslice.ops.affinity import quantise_array
 from emslice.ops.dust import DustRule
@@ -42,6 +42,7 @@ def predict_affinities(
     statistics: str | None = None,
     target: tuple[float, float] | None = None,
     clahe: Mapping[str, float] | None = None,
+    augment: str = "none",
     tile: int = 1024,
     device: str = "cpu",
     precision: str = "auto",
@@ -64,6 +65,8 @@ def predict_affinities(
     normalize : "none", "affine", "match" or "clahe"
         How grey values are moved towards those of the network's training; ``statistics``,
         ``target`` and ``clahe`` (``cell`` and ``clip``) are those of ``raw`` in the configuration.
+    augment : "none", "flips" or "all"
+        Poses that affinities are the mean over: 1, 4 or 16.
     tile, device, precision, threads
         Compute profile: changes codes by little. ``precision`` is "auto", "float32" or "bfloat16".
     workers : int, optional
@@ -78,7 +81,7 @@ def predict_affinities(
     CheckpointError
         A file that holds no student.
     ConfigError
-        Raw of another shape or dtype, an unknown normalisation, or one without its target.
+        Raw of another shape or dtype, an unknown normalisation or augmentation, or no target.
 
     Examples
     --------
@@ -89,13 +92,14 @@ def predict_affinities(
     _check_3d(raw, "raw")
     check_window(raw.dtype, window)
     given = {"normalize": normalize, "statistics": statistics, "target": target, "clahe": clahe}
-    config = load_config(options={f"raw.{name}": value for name, value in given.items()}).raw
+    options = {f"raw.{name}": value for name, value in given.items()}
+    config = load_config(options={**options, "predict.augment": augment})
     weights, volume = load_checkpoint(checkpoint), ArrayVolume(raw)
-    chosen = choose_normalisation(config, weights)
+    chosen = choose_normalisation(config.raw, weights)
     intensity = chosen.over(window, CountedLevels(volume, window, chosen.cell))
     lattice = TileLattice((raw.shape[1], raw.shape[2]), tile)
     profile = resolve_profile(device, tile, threads, precision)
-    predictor = Predictor(weights.network, lattice, profile)
+    predictor = predictor_for(weights.network, lattice, profile, augment)
     affinities: NDArray[np.uint8] = predict(
         volume, predictor, volume.roi, intensity, workers or n_cores()
     ).array

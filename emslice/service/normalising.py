@@ -74,18 +74,19 @@ def choose_normalisation(config: RawConfig, checkpoint: Checkpoint) -> Normalisa
 
 
 def measure_for(
-    chosen: Normalisation, roi: Roi, domain: Roi, lattice: TileLattice
+    chosen: Normalisation, roi: Roi, domain: Roi, lattice: TileLattice, behind: bool = False
 ) -> Measurement | None:
     """What must be measured to predict a box; None if nothing.
 
-    Histograms are of whole sections, from the one before the box on, or of the volume; those of
-    cells are needed around every tile that meets the box.
+    Histograms are of whole sections, from the one before the box on, and to the one ``behind`` it
+    if that is read, or of the volume; those of cells are needed around every tile that meets the
+    box.
     """
     if chosen.mode == "none":
         return None
     if chosen.needs_volume:
         return Measurement(chosen, domain)
-    first, end = max(0, int(roi.begin[0]) - 1), int(roi.end[0])
+    first, end = max(0, int(roi.begin[0]) - 1), min(int(roi.end[0]) + behind, int(domain.end[0]))
     whole = Roi((first, 0, 0), (end - first, domain.shape[1], domain.shape[2]))
     if chosen.mode != "clahe":
         return Measurement(chosen, whole)

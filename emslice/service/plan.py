@@ -117,7 +117,7 @@ def plan_from_raw(
     if config.checkpoint is None:
         raise ConfigError("checkpoint: no weights given. Add --checkpoint FILE.")
     checkpoint = load_checkpoint(local_path(config.checkpoint))
-    profile = resolve_profile(**config.predict.model_dump())
+    profile = resolve_profile(**config.predict.model_dump(exclude={"augment"}))
     roi = _roi(config, raw, "RAW")
     check_scratch(config, roi)
     identity = [volume_identity(raw.url), checkpoint.sha256]
@@ -202,7 +202,9 @@ def _finish(
     if checkpoint is not None and profile is not None:
         chosen = choose_normalisation(config.raw, checkpoint)
         lattice = TileLattice(tuple(source.domain.shape[1:]), profile.tile)
-        measurement = measure_for(chosen, roi, source.domain, lattice)
+        measurement = measure_for(
+            chosen, roi, source.domain, lattice, config.predict.augment != "none"
+        )
     prints = _fingerprints(config, roi, block, checkpoint, profile, identity, mask, measurement)
     warnings = (*_warnings(raw, checkpoint), *_anisotropy(config, source))
     workers = config.workers or n_cores()
@@ -245,6 +247,8 @@ def _fingerprints(
     upstream = list(identity)
     if checkpoint is not None and profile is not None:
         facts = {"window": config.raw.window, "profile": profile.as_dict(), "roi": box}
+        if config.predict.augment != "none":
+            facts["augment"] = config.predict.augment
         if measurement is not None:
             prints["intensity"] = measurement.fingerprint(config.raw.window, identity[0])
             upstream.append(prints["intensity"])

@@ -56,6 +56,9 @@ WATERZ_BYTES = 700
 TILE_BYTES = 1600
 """Of a call of the network, a pixel of a tile's read box."""
 
+AUGMENT_BYTES = 16
+"""More of it where poses are added up, a voxel of a tile's read box: sums, codes, turned raw."""
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -229,10 +232,12 @@ def _predict(
     intensity: Intensity = Windowed(plan.config.raw.window)
     if measure is not None:
         intensity = measure.normalisation.over(plan.config.raw.window, measure.levels)
+    augment = plan.config.predict.augment
+    poses = 0 if augment == "none" else AUGMENT_BYTES * Z_RUN
     predict = PredictTiles(
         tiles, plan.raw.url, str(plan.config.checkpoint), plan.profile.as_dict(),
         intensity, plan.fingerprints["predict"],
-        BASE_BYTES + (TILE_BYTES + 8 * Z_RUN) * height * width,
+        BASE_BYTES + (TILE_BYTES + 8 * Z_RUN + poses) * height * width, augment,
     )  # fmt: skip
     if plan.config.affinities != "keep":
         return predict, None

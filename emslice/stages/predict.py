@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from emslice.geometry.boxes import Roi, clip, cut, n_voxels, within
 from emslice.geometry.lattice import Z_RUN, Tile
-from emslice.models.predictor import Predictor
+from emslice.models.augment import TilePredictor
 from emslice.models.profile import operator_threads
 from emslice.ops.blank import blank_voxels
 from emslice.stages.intensity import AS_IT_IS, Intensity
@@ -22,7 +22,7 @@ VERSION = 2
 
 def predict(
     raw: Volume,
-    predictor: Predictor,
+    predictor: TilePredictor,
     roi: Roi,
     intensity: Intensity = AS_IT_IS,
     workers: int = 1,
@@ -36,7 +36,7 @@ def predict(
     Parameters
     ----------
     raw : Volume, uint8 or uint16, covering its domain
-    predictor : Predictor
+    predictor : TilePredictor
         On the lattice of the domain's sections.
     intensity : Intensity
         How raw becomes what the network sees; by default raw of 8 bits as it is.
@@ -80,7 +80,7 @@ def predict(
     return affinities
 
 
-def _tasks(predictor: Predictor, roi: Roi) -> list[tuple[Roi, Tile, Roi]]:
+def _tasks(predictor: TilePredictor, roi: Roi) -> list[tuple[Roi, Tile, Roi]]:
     """Runs of sections x tiles that meet the box, each with the part of the box it answers for."""
     axis_y, axis_x = predictor.lattice.axes
     tasks = []
@@ -96,7 +96,7 @@ def _tasks(predictor: Predictor, roi: Roi) -> list[tuple[Roi, Tile, Roi]]:
 
 def _predict_tile(
     raw: Volume,
-    predictor: Predictor,
+    predictor: TilePredictor,
     tile: Tile,
     sections: Roi,
     answer: Roi,
@@ -105,24 +105,25 @@ def _predict_tile(
     """Codes of the part of a tile's core that is asked for; blank voxels have none."""
     (axis_y, axis_x), first = predictor.lattice.axes, int(sections.begin[0])
     source_y, source_x = axis_y.sources(tile.y), axis_x.sources(tile.x)
-    y0, x0 = int(source_y.min()), int(source_x.min())
-    partner = max(0, first - 1)  # the first section of the volume is its own partner
-    seen = Roi(
-        (partner, y0, x0),
-        (
-            int(sections.end[0]) - partner,
-            int(source_y.max()) + 1 - y0,
-            int(source_x.max()) + 1 - x0,
-        ),
-    )
+    # the outermost sections of the volume are their own partners
+    behind = int(sections.end[0]) + predictor.behind
+    z = np.clip(np.arange(first - 1, behind), 0, int(raw.domain.end[0]) - 1)
+    seen = _box_of(z, source_y, source_x)
     values = raw.read(seen)
-    padded = intensity(values, seen)[:, (source_y - y0)[:, None], source_x - x0]
-    blank = np.array([not section.any() for section in values])
-    if first == 0:
-        padded, blank = np.concatenate([padded[:1], padded]), np.r_[blank[:1], blank]
+    z, source_y, source_x = (
+        line - int(low) for line, low in zip((z, source_y, source_x), seen.begin, strict=True)
+    )
+    padded = intensity(values, seen)[np.ix_(z, source_y, source_x)]
+    blank = np.array([not section.any() for section in values])[z]
     codes = predictor.affinities(padded, tile, blank)
     core_y, core_x = axis_y.answer(tile.y)[0], axis_x.answer(tile.x)[0]
     core = Roi((first, core_y, core_x), codes.shape[1:])
     asked = codes[(slice(None), *within(answer, core))]
     asked[:, blank_voxels(values)[within(answer, seen)]] = 0
     return asked
+
+
+def _box_of(*lines: NDArray[np.int64]) -> Roi:
+    """The box of the voxels that are read along each axis."""
+    begin = [int(line.min()) for line in lines]
+    return Roi(begin, [int(line.max()) + 1 - lo for line, lo in zip(lines, begin, strict=True)])

@@ -113,6 +113,7 @@ class PredictTiles:
     intensity: Intensity
     fingerprint: str
     peak_bytes: int
+    augment: str = "none"
 
     name = "predict"
     seconds_per_task = 1.0
@@ -137,14 +138,14 @@ class PredictTiles:
     def open(self) -> Iterator[Callable[[str], dict[str, Any]]]:
         # torch is imported by workers that predict, not by all that read this module
         from emslice.models.allocator import freed_memory_kept
+        from emslice.models.augment import predictor_for
         from emslice.models.checkpoint import load_checkpoint
-        from emslice.models.predictor import Predictor
         from emslice.models.profile import ComputeProfile, operator_threads
         from emslice.stages.predict import predict
 
         profile = ComputeProfile(**self.profile)
         network = load_checkpoint(self.checkpoint).network
-        predictor = Predictor(network, self.tiles.lattice, profile)
+        predictor = predictor_for(network, self.tiles.lattice, profile, self.augment)
         raw = open_volume(self.raw_url)
 
         def process(key: str) -> dict[str, Any]:
