@@ -32,7 +32,7 @@ from emslice.engine.joint import resource_of
 from emslice.engine.stage import Resource, Stage
 
 BATCHES_PER_WORKER = 2
-"""One runs and one waits on the worker, so that it never waits for us."""
+"""For each task that it does at a time: one runs and one waits, so that it never waits for us."""
 
 POLL_S = 0.5
 """How often the scheduler is asked which workers there are."""
@@ -62,7 +62,7 @@ class DaskExecutor:
     ) -> None:
         self._client, self._local = client, local
         self._batch_s, self._patience_s = batch_s, patience_s
-        self._workers: dict[str, set[str]] = {}  # address -> resources
+        self._workers: dict[str, dict[str, int]] = {}  # address -> resources, and how much of them
         self._stage: Stage | None = None
         self._payload = b""
         self._size = BatchSize(batch_s, 1)
@@ -161,10 +161,14 @@ class DaskExecutor:
     ) -> Iterator[_Batch]:
         """Send keys to the workers that have fewer batches than they may."""
         load = Counter(batch.worker for batch in flying)
-        depth = 1 if alone else BATCHES_PER_WORKER
         for kind in KINDS:
-            workers = [worker for worker, has in self._workers.items() if kind in has]
-            slots = [w for level in range(depth) for w in workers if load[w] <= level]
+            room = {
+                worker: 1 if alone else BATCHES_PER_WORKER * has[kind]
+                for worker, has in self._workers.items()
+                if kind in has
+            }
+            levels = range(max(room.values(), default=0))
+            slots = [w for level in levels for w, n in room.items() if load[w] <= level < n]
             n_keys = len(slots) * (1 if alone else self._size.n)
             keys = source.take(n_keys, kind) if slots else []
             share = math.ceil(len(keys) / max(1, len(slots)))  # at the end, some for everyone
@@ -264,6 +268,7 @@ def _drain(queue: SimpleQueue[str], timeout_s: float) -> Iterator[str]:
         return
 
 
-def _resources(dask_scheduler: Any) -> dict[str, set[str]]:
+def _resources(dask_scheduler: Any) -> dict[str, dict[str, int]]:
     """Resources that every worker declares; runs on the scheduler."""
-    return {w: set(state.resources) for w, state in dask_scheduler.workers.items()}
+    workers = dask_scheduler.workers.items()
+    return {w: {name: int(n) for name, n in state.resources.items()} for w, state in workers}

@@ -18,6 +18,9 @@ from distributed import LocalCluster, Status
 
 logger = logging.getLogger(__name__)
 
+TASKS_PER_GPU = 3
+"""At a time, in one process: one is read, one is on the device, one is written."""
+
 KILL_S = 8.0
 """How long workers may take to close before they are killed; Dask itself kills after 4 s."""
 
@@ -90,8 +93,13 @@ class LocalWorkers:
         """Workers beside the others, one a device, which CUDA numbers anew in each."""
         spec = self.cluster.new_spec
         for i in range(n):
-            own = {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": str(i)}}
-            options = {**spec["options"], **own, "name": f"gpu-{i}"}
+            options = {
+                **spec["options"],
+                "name": f"gpu-{i}",
+                "nthreads": TASKS_PER_GPU,
+                "resources": {"GPU": TASKS_PER_GPU},
+                "env": {"CUDA_VISIBLE_DEVICES": str(i)},
+            }
             self.cluster.worker_spec[f"gpu-{i}"] = {**spec, "options": options}
         self.cluster.sync(self.cluster._correct_state)
 

@@ -2,12 +2,14 @@
 
 import os
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from emslice.engine.coordinator import Policy, run_stage
 from emslice.engine.dask_executor import DaskExecutor
+from emslice.engine.dask_local import TASKS_PER_GPU
 from emslice.engine.joint import Joint, JointRecords
 from emslice.engine.records import MemoryRecords
 from emslice.engine.serial import SerialExecutor
@@ -93,6 +95,21 @@ def test_each_part_runs_on_workers_of_its_kind(tmp_path):
     assert joint.second.outputs() == joint.second.squares()
     workers = {(a.stage, *kinds[a.worker]) for a in inner.attempts}
     assert workers == {("first", "GPU"), ("second", "CPU")}
+
+
+def test_a_worker_of_a_gpu_does_several_tasks_at_a_time(tmp_path):
+    """While one is on the device, another is read and a third is written."""
+    stage = Squares(str(tmp_path), 12, resource="GPU", seconds=0.3)
+    with DaskExecutor.local(1, n_gpus=1, batch_s=0.3) as executor:
+        run_stage(stage, executor, records := MemoryRecords())
+    spans = [(a.started, a.started + a.seconds) for a in map(span_of, records.attempts)]
+    assert len({a.worker for a in records.attempts}) == 1
+    most = max(sum(begin <= at < end for begin, end in spans) for at, _ in spans)
+    assert most == TASKS_PER_GPU
+
+
+def span_of(attempt):
+    return replace(attempt, started=datetime.fromisoformat(attempt.started).timestamp())
 
 
 def test_a_worker_of_a_gpu_that_is_killed_comes_back_as_one(tmp_path):
