@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from emslice.config.schema import RawConfig
+from emslice.config.schema import PredictConfig, RawConfig
 from emslice.errors import ConfigError
 from emslice.geometry.boxes import Roi, show
 from emslice.geometry.lattice import TileLattice
@@ -74,23 +74,25 @@ def choose_normalisation(config: RawConfig, checkpoint: Checkpoint) -> Normalisa
 
 
 def measure_for(
-    chosen: Normalisation, roi: Roi, domain: Roi, lattice: TileLattice, behind: bool = False
+    chosen: Normalisation, roi: Roi, domain: Roi, predict: PredictConfig
 ) -> Measurement | None:
     """What must be measured to predict a box; None if nothing.
 
-    Histograms are of whole sections, from the one before the box on, and to the one ``behind`` it
-    if that is read, or of the volume; those of cells are needed around every tile that meets the
-    box.
+    Histograms are of whole sections, from the one before the box on, and to the one behind it if
+    poses are reversed, or of the volume; those of cells are needed around every tile that meets
+    the box.
     """
     if chosen.mode == "none":
         return None
     if chosen.needs_volume:
         return Measurement(chosen, domain)
+    behind = predict.augment != "none"
     first, end = max(0, int(roi.begin[0]) - 1), min(int(roi.end[0]) + behind, int(domain.end[0]))
     whole = Roi((first, 0, 0), (end - first, domain.shape[1], domain.shape[2]))
     if chosen.mode != "clahe":
         return Measurement(chosen, whole)
     begin, shape = [first], [end - first]
+    lattice = TileLattice((int(domain.shape[1]), int(domain.shape[2])), predict.tile)
     for low, high in (_seen(lattice, roi, axis) for axis in (0, 1)):
         begin.append(low)
         shape.append(high - low)

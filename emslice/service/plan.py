@@ -15,7 +15,6 @@ import yaml
 from emslice.config.schema import HandoverConfig, RawConfig, SegmentConfig
 from emslice.errors import ConfigError, RunExistsError, VolumeError
 from emslice.geometry.boxes import Roi, n_voxels, parse_roi
-from emslice.geometry.lattice import TileLattice
 from emslice.ledger.fingerprint import fingerprint, volume_identity
 from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.profile import ComputeProfile, resolve_profile
@@ -201,10 +200,7 @@ def _finish(
     measurement = None
     if checkpoint is not None and profile is not None:
         chosen = choose_normalisation(config.raw, checkpoint)
-        lattice = TileLattice(tuple(source.domain.shape[1:]), profile.tile)
-        measurement = measure_for(
-            chosen, roi, source.domain, lattice, config.predict.augment != "none"
-        )
+        measurement = measure_for(chosen, roi, source.domain, config.predict)
     prints = _fingerprints(config, roi, block, checkpoint, profile, identity, mask, measurement)
     warnings = (*_warnings(raw, checkpoint), *_anisotropy(config, source))
     workers = config.workers or n_cores()
