@@ -1,11 +1,19 @@
 """The grey values that a network was trained on: stated by its file, or known of it."""
 
+import numpy as np
 import pytest
 import torch
 
+import emslice
 from emslice.config.schema import RawConfig
 from emslice.errors import CheckpointError
-from emslice.models.checkpoint import INTENSITY, PUBLISHED, load_checkpoint, save_checkpoint
+from emslice.models.checkpoint import (
+    BETTER_AFFINE,
+    INTENSITY,
+    PUBLISHED,
+    load_checkpoint,
+    save_checkpoint,
+)
 from emslice.models.student import Student
 from emslice.ops.lookup import GreyLevel
 from emslice.service.normalising import choose_normalisation
@@ -65,3 +73,15 @@ def test_raw_is_moved_by_default_for_those_students_that_it_helps(data_dir, name
 def test_by_default_a_checkpoint_of_our_own_gets_raw_as_it_is(save):
     checkpoint = load_checkpoint(save({"mean": 120.0, "std": 40.0}))
     assert choose_normalisation(RawConfig(), checkpoint).mode == "none"
+
+
+@pytest.mark.parametrize("name", sorted(INTENSITY))
+def test_without_normalisation_codes_are_those_of_the_published_network(data_dir, name):
+    raw = np.load(data_dir / "golden" / "input_synth_3x160x160.npz")["raw"]
+    theirs = np.load(data_dir / "golden" / f"{name}.npz")["affs"]
+    path, options = data_dir / "checkpoints" / f"{name}.ckpt", {"precision": "float32"}
+    codes = emslice.predict_affinities(raw, path, normalize="none", **options)
+    expected = np.minimum(np.floor(256 * theirs), 255)
+    assert np.abs(codes - expected).max() <= 1
+    moved = (emslice.predict_affinities(raw, path, **options) != codes).any()
+    assert moved == (name in BETTER_AFFINE)
