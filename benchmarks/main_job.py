@@ -47,7 +47,9 @@ def main(as_json: bool, sections: int) -> None:
     result: dict[str, Any] = {"voxels": raw.size, "published": PUBLISHED, "checkpoints": {}}
     for path in sorted((DATA / "checkpoints").glob("*.ckpt")):
         start = time.perf_counter()
-        codes = emslice.predict_affinities(raw, path, precision="float32")  # as published
+        codes = emslice.predict_affinities(
+            raw, path, precision="float32", normalize="none"
+        )  # as published
         predicted = time.perf_counter() - start
         scores = emslice.evaluate(emslice.segment_affinities(codes, min_size=0), truth).as_dict()
         scores["predict_mvox_per_s"] = raw.size / predicted / 1e6

@@ -11,6 +11,7 @@ Examples:
   emslice segment raw.zarr run --checkpoint student.ckpt
   emslice segment raw.zarr run --config configs/segment/ac4.yaml --roi 0:40,:,:
   emslice segment raw.zarr run --checkpoint student.ckpt --mask tissue.zarr
+  emslice segment raw.zarr run --checkpoint student.ckpt --normalize match
   emslice segment --from-affinities affinities.zarr run --threshold 0.6
   emslice segment --from-affinities affinities.zarr run --set fragments.dimensions=3
 """
@@ -20,6 +21,7 @@ Examples:
 @click.argument("paths", nargs=-1, metavar="[RAW] RUN")
 @click.option("--from-affinities", metavar="AFF", help="Start from stored affinities, not RAW.")
 @click.option("--checkpoint", metavar="CKPT", help="Weights of the student.")
+@click.option("--normalize", metavar="MODE", help="none, affine, match, clahe, auto.  [auto]")
 @click.option("--threshold", type=float, help="Merge while score >= this affinity.  [0.5]")
 @click.option("--linkage", metavar="NAME", help="quantile_max, quantile, mean.  [quantile_max]")
 @click.option("--min-size", type=int, help="Voxels below which a segment is dust; 0: none.  [100]")
@@ -46,6 +48,11 @@ def command(
     segmentation.zarr, run.yaml, preview.png and stages/ are written there. A segment smaller than
     --min-size is dust: it joins the neighbour of at least that size to which its affinities add up
     to the most, or becomes 0 if there is none.
+
+    --normalize moves grey values towards those that the network was trained on: affine gives each
+    section their mean and standard deviation, match gives each the histogram of the volume first,
+    clahe equalises cell by cell. Histograms are of all of the volume, whatever the --roi. auto is
+    affine for the published students for which that was measured to help, or none.
     """
     from emslice.config.load import load_config
     from emslice.geometry.boxes import parse_triple
@@ -55,6 +62,7 @@ def command(
         names = "RAW RUN" if from_affinities is None else "RUN"
         raise click.UsageError(f"expected {names}, got {' '.join(paths) or 'nothing'}.")
     dotted = {
+        "raw.normalize": options.pop("normalize"),
         "agglomeration.threshold": options.pop("threshold"),
         "agglomeration.linkage": options.pop("linkage"),
         "dust.min_size": options.pop("min_size"),

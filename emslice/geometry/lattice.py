@@ -124,6 +124,9 @@ class TileLattice:
     core: int = 1024
     """Longest side of a tile's core, voxels."""
 
+    last: int | None = None
+    """Last section of the volume, where the section behind is shown as well."""
+
     def __post_init__(self) -> None:
         if self.core < STEP or self.core % STEP:
             raise GeometryError(
@@ -166,8 +169,9 @@ class TileLattice:
     def sources(self, index: Index, answer: Roi) -> Sources:
         """Read box of the tile; the section before, which for the first section is itself."""
         (axis_y, axis_x), tile = self.axes, self.tile(index)
-        z = np.arange(int(answer.begin[0]) - 1, int(answer.end[0]), dtype=np.int64)
-        return np.maximum(z, 0), axis_y.sources(tile.y), axis_x.sources(tile.x)
+        behind = 0 if self.last is None else 1
+        z = np.arange(int(answer.begin[0]) - 1, int(answer.end[0]) + behind, dtype=np.int64)
+        return z.clip(0, self.last), axis_y.sources(tile.y), axis_x.sources(tile.x)
 
     def tiles(self) -> Iterator[Tile]:
         """Every tile, row by row."""

@@ -30,6 +30,37 @@ class PairStudent(Protocol):
         """Affinity codes inside an area, for every section but the first; 0 in blank ones."""
 
 
+class TilePredictor(Protocol):
+    """What predicts a tile of a run of sections."""
+
+    lattice: TileLattice
+    profile: ComputeProfile
+
+    def affinities(
+        self, sections: NDArray[np.uint8], tile: Tile, blank: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.uint8]:
+        """Codes of a tile's core, for every section but those that are only partners."""
+
+
+def part_of_tile(
+    predictor: TilePredictor,
+    shown: NDArray[np.uint8],
+    imaged: NDArray[np.bool_],
+    index: Index,
+    answer: Roi,
+) -> NDArray[np.uint8]:
+    """`Predictor.codes` of what predicts whole tiles."""
+    tile = predictor.lattice.tile(index)
+    codes = predictor.affinities(shown, tile, np.array([not seen.any() for seen in imaged]))
+    (_, y, x), (_, height, width) = answer.begin, answer.shape
+    first_y, first_x = (
+        axis.answer(span)[0]
+        for axis, span in zip(predictor.lattice.axes, (tile.y, tile.x), strict=True)
+    )
+    top, left = y - first_y, x - first_x
+    return codes[:, :, top : top + height, left : left + width]
+
+
 class PairPredictor:
     """The student on the tiles of one volume.
 
@@ -59,21 +90,9 @@ class PairPredictor:
         self._student = student or _student_of(network, profile)
 
     def codes(
-        self,
-        shown: NDArray[np.uint8],
-        imaged: NDArray[np.bool_],
-        index: Index,
-        answer: Roi,
+        self, shown: NDArray[np.uint8], imaged: NDArray[np.bool_], index: Index, answer: Roi
     ) -> NDArray[np.uint8]:
-        tile = self.lattice.tile(index)
-        codes = self.affinities(shown, tile, np.array([not seen.any() for seen in imaged]))
-        (_, y, x), (_, height, width) = answer.begin, answer.shape
-        first_y, first_x = (
-            axis.answer(span)[0]
-            for axis, span in zip(self.lattice.axes, (tile.y, tile.x), strict=True)
-        )
-        top, left = y - first_y, x - first_x
-        return codes[:, :, top : top + height, left : left + width]
+        return part_of_tile(self, shown, imaged, index, answer)
 
     @torch.inference_mode()
     def affinities(

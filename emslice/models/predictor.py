@@ -14,6 +14,7 @@ from emslice.geometry.boxes import Roi
 from emslice.geometry.lattice import HALO, Z_RUN, Index, Lattice, TileLattice
 from emslice.geometry.neighborhood import NEAREST, Offset
 from emslice.geometry.windows import WindowLattice
+from emslice.models.augment import POSES, AugmentedPredictor
 from emslice.models.networks import Network, VolumeNetwork, count_parameters
 from emslice.models.pairs import PairPredictor
 from emslice.models.profile import ComputeProfile
@@ -78,6 +79,9 @@ class PredictorFacts:
 STUDENT_BYTES = 1600
 """Of a call of the student, a pixel of a tile's read box (measured: docs/results/predict.md)."""
 
+AUGMENT_BYTES = 16
+"""More of it where poses are added up, a voxel of a tile's read box: sums, codes, turned raw."""
+
 WEIGHT_BYTES = 16
 """Of a 3D network, a parameter: as loaded, folded, and in the order of one processor."""
 
@@ -88,6 +92,7 @@ def facts_of(
     tile: int = 1024,
     crop: Triple | None = None,
     stride: Triple | None = None,
+    augment: str = "none",
 ) -> PredictorFacts:
     """Facts of a network on a domain.
 
@@ -99,6 +104,8 @@ def facts_of(
         Longest side of a tile's core, for students.
     crop, stride : (int, int, int), optional
         What a 3D network sees at once, and how far apart; by default as published.
+    augment : str
+        One of `augment.POSES`, for students.
 
     Raises
     ------
@@ -111,7 +118,14 @@ def facts_of(
                 "predict.crop, predict.stride: they are for 3D networks; this checkpoint holds a "
                 "student of two sections. Drop them, or use predict.tile."
             )
-        return _facts_of_tiles(TileLattice(shape[1:], tile))
+        return _facts_of_tiles(
+            TileLattice(shape[1:], tile, None if augment == "none" else shape[0] - 1)
+        )
+    if augment != "none":
+        raise ConfigError(
+            f"predict.augment: {augment} is for students of two sections; this checkpoint holds a "
+            f"3D network. Drop it."
+        )
     crop = crop or network.crop
     network.check_crop(crop)
     return _facts_of_windows(
@@ -121,12 +135,13 @@ def facts_of(
 
 def _facts_of_tiles(lattice: TileLattice) -> PredictorFacts:
     height, width = lattice.largest_read
+    poses = 0 if lattice.last is None else AUGMENT_BYTES
     return PredictorFacts(
         lattice,
         halo=(1, HALO, HALO),
         neighborhood=NEAREST,
         bytes_per_voxel=STUDENT_BYTES,
-        peak_bytes=(STUDENT_BYTES + READ_BYTES * Z_RUN) * height * width,
+        peak_bytes=(STUDENT_BYTES + (READ_BYTES + poses) * Z_RUN) * height * width,
     )
 
 
@@ -150,10 +165,16 @@ def _facts_of_windows(network: VolumeNetwork, lattice: WindowLattice) -> Predict
     )
 
 
-def make_predictor(network: Network, lattice: Lattice, profile: ComputeProfile) -> Predictor:
-    """Predictor of a network on a lattice made for it by `facts_of`."""
+def make_predictor(
+    network: Network, lattice: Lattice, profile: ComputeProfile, augment: str = "none"
+) -> Predictor:
+    """Predictor of a network on a lattice made for it by `facts_of`, in all poses of `augment`."""
     if isinstance(network, Student):
         assert isinstance(lattice, TileLattice)
-        return PairPredictor(network, lattice, profile)
+        if augment == "none":
+            return PairPredictor(network, lattice, profile)
+        return AugmentedPredictor(
+            lambda turned: PairPredictor(network, turned, profile), lattice, profile, POSES[augment]
+        )
     assert isinstance(lattice, WindowLattice)
     return WindowPredictor(network, lattice, profile)

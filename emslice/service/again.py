@@ -38,6 +38,7 @@ def plan_again(
     if fragments["radius"] == DEFAULT_RADIUS[fragments.get("dimensions", 2)]:
         fragments["radius"] = None  # as above
     config.setdefault("dust", {"min_size": 0})  # a run from before there was dust
+    config["raw"].setdefault("normalize", "none")  # nor was raw normalised
     merged = load_config(None, assignments, options, base=config)
     make = plan_from_raw if source["kind"] == "raw" else plan_from_affinities
     return make(source["url"], folder, merged, resume=True)

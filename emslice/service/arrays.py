@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emslice.config.load import load_config
 from emslice.config.schema import DEFAULT_RADIUS, AgglomerationConfig, DustConfig
 from emslice.errors import ConfigError
 from emslice.metrics import Scores, count_overlaps
@@ -22,8 +24,10 @@ from emslice.ops.linkage import Linkage
 from emslice.ops.waterz_method import waterz_lut
 from emslice.service.machine import n_cores
 from emslice.service.methods import check_methods, needs_histograms
+from emslice.service.normalising import choose_normalisation
 from emslice.stages.agglomerate import clear_dust, grow, oversegment
 from emslice.stages.fragment_methods import INVARIANT
+from emslice.stages.intensity import CountedLevels
 from emslice.stages.predict import predict
 from emslice.volumes import ArrayVolume
 
@@ -33,6 +37,11 @@ def predict_affinities(
     checkpoint: str | Path,
     *,
     window: tuple[int, int] | None = None,
+    normalize: str | None = None,
+    statistics: str | None = None,
+    target: tuple[float, float] | None = None,
+    clahe: Mapping[str, float] | None = None,
+    augment: str = "none",
     tile: int = 1024,
     device: str = "cpu",
     precision: str = "auto",
@@ -54,6 +63,11 @@ def predict_affinities(
         Published or of emslice's own format.
     window : (low, high), optional
         Values that become black and white; needed for uint16.
+    normalize : "none", "affine", "match" or "clahe"
+        How grey values are moved towards those of the network's training; ``statistics``,
+        ``target`` and ``clahe`` (``cell`` and ``clip``) are those of ``raw`` in the configuration.
+    augment : "none", "flips" or "all"
+        Poses that affinities are the mean over: 1, 4 or 16.
     tile, device, precision, threads
         Compute profile: changes codes by little. ``precision`` is "auto", "float32" or "bfloat16".
     crop, stride : (z, y, x), optional
@@ -70,7 +84,7 @@ def predict_affinities(
     CheckpointError
         A file that holds no network.
     ConfigError
-        Raw of another shape or dtype.
+        Raw of another shape or dtype, an unknown normalisation or augmentation, or no target.
 
     Examples
     --------
@@ -80,13 +94,18 @@ def predict_affinities(
     raw = np.asarray(raw)
     _check_3d(raw, "raw")
     check_window(raw.dtype, window)
-    network = load_checkpoint(checkpoint).network
+    given = {"normalize": normalize, "statistics": statistics, "target": target, "clahe": clahe}
+    options = {f"raw.{name}": value for name, value in given.items()}
+    config = load_config(options={**options, "predict.augment": augment})
+    weights, volume = load_checkpoint(checkpoint), ArrayVolume(raw)
+    chosen = choose_normalisation(config.raw, weights)
+    intensity = chosen.over(window, CountedLevels(volume, window, chosen.cell))
     z, y, x = raw.shape
-    lattice = facts_of(network, (z, y, x), tile, crop, stride).lattice
-    predictor = make_predictor(network, lattice, resolve_profile(device, tile, threads, precision))
-    volume = ArrayVolume(raw)
+    lattice = facts_of(weights.network, (z, y, x), tile, crop, stride, augment).lattice
+    profile = resolve_profile(device, tile, threads, precision)
+    predictor = make_predictor(weights.network, lattice, profile, augment)
     affinities: NDArray[np.uint8] = predict(
-        volume, predictor, volume.roi, window, workers or n_cores()
+        volume, predictor, volume.roi, intensity, workers or n_cores()
     ).array
     return affinities
 

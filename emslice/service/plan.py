@@ -31,6 +31,7 @@ from emslice.service.methods import (
     needs_histograms,
     waterz_facts,
 )
+from emslice.service.normalising import Measurement, choose_normalisation, measure_for
 from emslice.stages import agglomerate, predict
 from emslice.units import parse_bytes
 from emslice.volumes import Volume, open_volume
@@ -72,6 +73,9 @@ class Plan:
     mask: Volume | None = None
     """Voxels where it is 0 belong to no segment."""
 
+    measurement: Measurement | None = None
+    """How raw is normalised, if it is."""
+
     @property
     def source(self) -> Volume:
         """The input volume."""
@@ -89,7 +93,8 @@ class Plan:
         assert self.checkpoint is not None
         z, y, x = (int(n) for n in self.domain.shape)
         chosen = self.config.predict
-        return facts_of(self.checkpoint.network, (z, y, x), chosen.tile, chosen.crop, chosen.stride)
+        sizes = chosen.tile, chosen.crop, chosen.stride
+        return facts_of(self.checkpoint.network, (z, y, x), *sizes, chosen.augment)
 
     def stage_folder(self, stage: str) -> Path:
         """Where a stage writes."""
@@ -121,7 +126,7 @@ def plan_from_raw(
     if config.checkpoint is None:
         raise ConfigError("checkpoint: no weights given. Add --checkpoint FILE.")
     checkpoint = load_checkpoint(local_path(config.checkpoint))
-    profile = resolve_profile(**config.predict.model_dump(exclude={"crop", "stride"}))
+    profile = resolve_profile(**config.predict.model_dump(exclude={"crop", "stride", "augment"}))
     roi = _roi(config, raw, "RAW")
     check_scratch(config, roi)
     identity = [volume_identity(raw.url), checkpoint.sha256]
@@ -204,14 +209,18 @@ def _finish(
     z, y, x = (min(b, int(n)) for b, n in zip(block, roi.shape, strict=True))
     block = (z, y, x)
     check_run_methods(config, block, roi, stored=affinities is not None)
-    prints = _fingerprints(config, roi, block, checkpoint, profile, identity, mask)
+    measurement = None
+    if checkpoint is not None and profile is not None:
+        chosen = choose_normalisation(config.raw, checkpoint)
+        measurement = measure_for(chosen, roi, source.domain, config.predict)
+    prints = _fingerprints(config, roi, block, checkpoint, profile, identity, mask, measurement)
     warnings = (*_warnings(raw, checkpoint), *_anisotropy(config, source))
     workers = config.workers or n_cores()
     given = config.agglomeration.node_memory
     memory = default_node_memory(workers) if given is None else parse_bytes(given)
     return Plan(
         folder, config, raw, affinities, roi, checkpoint, profile, prints, block, workers, memory,
-        warnings, mask,
+        warnings, mask, measurement,
     )  # fmt: skip
 
 
@@ -232,6 +241,7 @@ def _fingerprints(
     profile: ComputeProfile | None,
     identity: list[str],
     mask: Volume | None,
+    measurement: Measurement | None = None,
 ) -> dict[str, str]:
     """Fingerprint of each stage, each with those before it.
 
@@ -241,12 +251,20 @@ def _fingerprints(
     method = config.agglomeration
     facts: dict[str, Any]
     stages: list[tuple[str, int, dict[str, Any]]] = []
+    prints: dict[str, str] = {}
+    upstream = list(identity)
     if checkpoint is not None and profile is not None:
         facts = {"window": config.raw.window, "profile": profile.as_dict(), "roi": box}
         network = checkpoint.network
         if not isinstance(network, Student):
             facts["crop"] = config.predict.crop or network.crop
             facts["stride"] = config.predict.stride or network.stride
+        if config.predict.augment != "none":
+            facts["augment"] = config.predict.augment
+        if measurement is not None:
+            prints["intensity"] = measurement.fingerprint(config.raw.window, identity[0])
+            upstream.append(prints["intensity"])
+            facts |= measurement.normalisation.facts()
         stages.append(("predict", predict.VERSION, facts))
         stages.append(("affinities", predict.VERSION, {}))
     facts = {**fragments_facts(config.fragments), "roi": box, "block": list(block)}
@@ -265,8 +283,6 @@ def _fingerprints(
     if config.dust.min_size > 0:
         stages.append(("dust", DUST_VERSION, config.dust.model_dump()))
     stages.append(("relabel", RELABEL_VERSION, {}))
-    prints: dict[str, str] = {}
-    upstream = list(identity)
     for name, version, facts in stages:
         prints[name] = fingerprint(name, version, facts, *upstream)
         upstream = [prints[name]]

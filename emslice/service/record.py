@@ -33,6 +33,8 @@ class RunRecord:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    """Grey values of raw, if they were measured to normalise it."""
     holes: list[dict[str, Any]] = field(default_factory=list)
     """Stage, task, box and reason of each box that could not be made and reads as masked."""
     error: str | None = None
@@ -62,6 +64,9 @@ class RunRecord:
                 "resolution_nm": list(plan.checkpoint.resolution_nm or ()) or None,
             }
             record["profile"] = plan.profile.as_dict()
+            record["intensity"] = {"normalize": "none"}
+        if plan.measurement is not None:
+            record["intensity"] = {**plan.measurement.normalisation.facts(), **self.measured}
         record["config"] = _resolved(plan)
         record["warnings"] = list(plan.warnings)
         record["stages"] = self.stages

@@ -18,6 +18,7 @@ from emslice.ledger.database import Ledger
 from emslice.ledger.files import switch_link, sync_folder
 from emslice.ops.affinity import quantise_array
 from emslice.ops.intensity import to_uint8
+from emslice.service.normalising import summary_of
 from emslice.service.plan import Plan
 from emslice.service.record import RunRecord
 from emslice.service.reporting import Reporter
@@ -42,6 +43,9 @@ def publish(
 ) -> None:
     """Counts, digests and picture; then the results take their place."""
     record.counts = _counts(ledger, stages)
+    if stages.measure is not None and plan.measurement is not None:
+        measured = (facts for _, facts in ledger.facts_of(stages.measure.fingerprint))
+        record.measured = {"measured": summary_of(plan.measurement, measured)}
     segmentation = open_volume(stages.relabel.path)
     start = time.perf_counter()
     with reporter.stage("digest", n_voxels(plan.roi)) as advance:

@@ -101,17 +101,23 @@ class _Run:
         if stages.keep is not None:
             self._forget_stale(stages.keep)
         supervision.watch(stages.in_order(), _drop_affinities(stages, ledger))
-        if stages.handover is not None and not self._run_handover(executor, supervision):
-            return False
-        for stage in stages.in_order():
-            self._forget_stale(stage)
-            if stage.name in self._record.stages and self._is_over(stage):
-                continue  # done before the hole was found
-            self._check_failures(stage, n_done=stage.n_tasks)
-            self._run_stage(stage, executor, supervision)
-            if not self._is_settled(stage):
+        if stages.handover is not None:
+            if stages.measure is not None:
+                self._bring_to_its_end(stages.measure, executor, supervision)
+            if not self._run_handover(executor, supervision):
                 return False
-        return True
+        return all(
+            self._bring_to_its_end(stage, executor, supervision) for stage in stages.in_order()
+        )
+
+    def _bring_to_its_end(self, stage: Stage, executor: Executor, supervision: Supervision) -> bool:
+        """Do what a stage has not done yet; False if that made a hole that others must see."""
+        self._forget_stale(stage)
+        if stage.name in self._record.stages and self._is_over(stage):
+            return True  # done before the hole was found
+        self._check_failures(stage, n_done=stage.n_tasks)
+        self._run_stage(stage, executor, supervision)
+        return self._is_settled(stage)
 
     def _is_settled(self, stage: Stage) -> bool:
         """Whether a stage is at its end and no hole has come up."""

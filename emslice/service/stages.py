@@ -20,8 +20,10 @@ from emslice.stages.dusting import DustBlocks
 from emslice.stages.fragment_methods import halo_of
 from emslice.stages.fragments import FragmentBlocks
 from emslice.stages.holes import Holes
+from emslice.stages.intensity import Intensity, Windowed
 from emslice.stages.layout import Frame
 from emslice.stages.masking import MaskedAffinities
+from emslice.stages.measuring import MeasuredLevels, MeasureIntensity, part_bytes
 from emslice.stages.relabelling import RelabelChunks
 from emslice.stages.stitching import StitchBlocks
 from emslice.stages.streaming import Handover
@@ -55,6 +57,9 @@ WATERZ_BYTES = 700
 class Stages:
     """All stages of a run; None for those that it does without."""
 
+    measure: MeasureIntensity | None
+    """None where raw is not normalised."""
+
     predict: PredictTiles | None
     keep: KeepAffinities | None
     """Both None where there is nothing to predict."""
@@ -73,8 +78,8 @@ class Stages:
     def in_order(self) -> list[Stage]:
         """Every stage that the run has."""
         all_stages: list[Stage | None] = [
-            self.predict, self.keep, self.fragments, self.stitch, self.agglomerate, self.cut,
-            self.dust, self.relabel,
+            self.measure, self.predict, self.keep, self.fragments, self.stitch, self.agglomerate,
+            self.cut, self.dust, self.relabel,
         ]  # fmt: skip
         return [stage for stage in all_stages if stage is not None]
 
@@ -82,7 +87,9 @@ class Stages:
         """What is given to workers."""
         if self.handover is None:
             return self.in_order()
-        return [self.handover, *self.in_order()[len(self.handover.parts) :]]
+        order, parts = self.in_order(), self.handover.parts
+        first = order.index(parts[0])
+        return [*order[:first], self.handover, *order[first + len(parts) :]]
 
     @property
     def tables(self) -> CutBlocks | DustBlocks:
@@ -101,7 +108,8 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
     voxels = 1
     for n, box in zip(frame.block_shape, frame.roi[1], strict=True):
         voxels *= min(n, box)
-    predict, keep = _predict(plan, frame, holes)
+    measure = _measure(plan, frame)
+    predict, keep = _predict(plan, frame, holes, measure)
     affinities: TiledAffinities | StoredAffinities | MaskedAffinities
     if predict is not None:
         affinities = TiledAffinities(predict.tiles, holes.tiles)
@@ -140,7 +148,9 @@ def stages_of(plan: Plan, holes: Holes | None = None) -> Stages:
         dust or cut, folder("relabel"), CHUNK, prints["relabel"], BASE_BYTES + 33 * voxels
     )
     handover = _handover(plan, predict, keep, fragments)
-    return Stages(predict, keep, fragments, stitch, agglomerate, cut, dust, relabel, handover)
+    return Stages(
+        measure, predict, keep, fragments, stitch, agglomerate, cut, dust, relabel, handover
+    )
 
 
 def _handover(
@@ -189,18 +199,35 @@ def _read_voxels(frame: Frame, halo: tuple[int, int, int]) -> int:
     return z * y * x
 
 
+def _measure(plan: Plan, frame: Frame) -> MeasureIntensity | None:
+    if plan.measurement is None or plan.raw is None:
+        return None
+    chosen, box = plan.measurement.normalisation, plan.measurement.box
+    levels = MeasuredLevels(
+        str(plan.stage_folder("intensity")), frame.domain_shape,
+        (_triple(box.begin), _triple(box.shape)), chosen.cell, chosen.mode == "clahe",
+    )  # fmt: skip
+    memory = BASE_BYTES + part_bytes(levels, plan.raw.dtype.itemsize)
+    return MeasureIntensity(
+        levels, chosen, plan.raw.url, plan.config.raw.window, plan.fingerprints["intensity"], memory
+    )
+
+
 def _predict(
-    plan: Plan, frame: Frame, holes: Holes
+    plan: Plan, frame: Frame, holes: Holes, measure: MeasureIntensity | None
 ) -> tuple[PredictTiles | None, KeepAffinities | None]:
     if plan.raw is None or plan.profile is None or plan.checkpoint is None:
         return None, None
     facts = plan.predictor_facts()
     place = scratch_of(plan.config, plan.folder) or plan.stage_folder("predict")
     tiles = TileSet(frame, facts.lattice, str(place))
+    intensity: Intensity = Windowed(plan.config.raw.window)
+    if measure is not None:
+        intensity = measure.normalisation.over(plan.config.raw.window, measure.levels)
     predict = PredictTiles(
         tiles, plan.raw.url, str(plan.config.checkpoint), plan.profile.as_dict(),
-        plan.config.raw.window, plan.fingerprints["predict"],
-        BASE_BYTES + facts.peak_bytes,
+        intensity, plan.fingerprints["predict"], BASE_BYTES + facts.peak_bytes,
+        plan.config.predict.augment,
     )  # fmt: skip
     if plan.config.affinities != "keep":
         return predict, None

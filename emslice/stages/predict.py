@@ -14,7 +14,7 @@ from emslice.geometry.lattice import Index, Sources
 from emslice.models.predictor import Predictor
 from emslice.models.profile import operator_threads
 from emslice.ops.blank import BLANK_SIDE, blank_voxels
-from emslice.ops.intensity import to_uint8
+from emslice.stages.intensity import AS_IT_IS, Intensity
 from emslice.volumes import ArrayVolume, Volume
 
 VERSION = 2
@@ -25,7 +25,7 @@ def predict(
     raw: Volume,
     predictor: Predictor,
     roi: Roi,
-    window: tuple[int, int] | None = None,
+    intensity: Intensity = AS_IT_IS,
     workers: int = 1,
     advance: Callable[[int], None] = lambda voxels: None,
 ) -> ArrayVolume:
@@ -39,8 +39,8 @@ def predict(
     raw : Volume, uint8 or uint16, covering its domain
     predictor : Predictor
         On a lattice of the domain.
-    window : (low, high), optional
-        Values that become 0 and 255.
+    intensity : Intensity
+        How raw becomes what the network sees; by default raw of 8 bits as it is.
     workers : int
         Threads, each on cells of its own; the number changes no voxel.
     advance : callable
@@ -61,7 +61,7 @@ def predict(
 
     def work(task: tuple[Index, Roi]) -> None:
         index, answer = task
-        affinities.write(answer, _predict_cell(raw, predictor, index, answer, window))
+        affinities.write(answer, _predict_cell(raw, predictor, index, answer, intensity))
         advance(n_voxels(answer))
 
     with operator_threads(predictor.profile.threads) as set_threads:
@@ -91,14 +91,14 @@ def _predict_cell(
     predictor: Predictor,
     index: Index,
     answer: Roi,
-    window: tuple[int, int] | None,
+    intensity: Intensity,
 ) -> NDArray[np.uint8]:
     """Codes of the part of a cell that is asked for; blank voxels have none."""
     sources = predictor.lattice.sources(index, answer)
     seen = _seen(sources, answer, raw.domain)
     values = raw.read(seen)
     place = _place(sources, seen)
-    shown = to_uint8(values, window)[place]
+    shown = intensity(values, seen)[place]
     codes = predictor.codes(shown, (values != 0)[place], index, answer)
     codes[:, blank_voxels(values)[within(answer, seen)]] = 0
     return codes

@@ -23,6 +23,7 @@ from emslice.geometry.lattice import Z_RUN, Lattice
 from emslice.ledger.files import write_aside
 from emslice.ops.affinity import quantise_array
 from emslice.stages.holes import INPUTS, Holes, digest_of
+from emslice.stages.intensity import Intensity
 from emslice.stages.layout import Frame, index_of, key_of
 from emslice.volumes import Volume, create_volume, open_volume
 from emslice.volumes.digest import digest_array
@@ -120,9 +121,10 @@ class PredictTiles:
     raw_url: str
     checkpoint: str
     profile: dict[str, Any]
-    window: tuple[int, int] | None
+    intensity: Intensity
     fingerprint: str
     peak_bytes: int
+    augment: str = "none"
 
     name = "predict"
     seconds_per_task = 1.0
@@ -154,16 +156,15 @@ class PredictTiles:
 
         profile = ComputeProfile(**self.profile)
         check_worker(profile)
-        predictor = make_predictor(
-            load_checkpoint(self.checkpoint).network, self.tiles.lattice, profile
-        )
+        network = load_checkpoint(self.checkpoint).network
+        predictor = make_predictor(network, self.tiles.lattice, profile, self.augment)
         raw = open_volume(self.raw_url)
 
         def process(key: str) -> dict[str, Any]:
             box = self.tiles.box(key)
             with operator_threads(profile.threads) as set_threads:
                 set_threads()
-                codes = predict(raw, predictor, box, self.window).array
+                codes = predict(raw, predictor, box, self.intensity).array
             self.tiles.write(key, codes)
             return {"digest": digest_array(codes), "voxels": int(codes[0].size)}
 
