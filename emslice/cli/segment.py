@@ -19,7 +19,7 @@ Examples:
 @click.command("segment", epilog=EPILOG)
 @click.argument("paths", nargs=-1, metavar="[RAW] RUN")
 @click.option("--from-affinities", metavar="AFF", help="Start from stored affinities, not RAW.")
-@click.option("--checkpoint", metavar="CKPT", help="Weights of the student.")
+@click.option("--checkpoint", metavar="CKPT", help="Weights of a student or a 3D network.")
 @click.option("--threshold", type=float, help="Merge while score >= this affinity.  [0.5]")
 @click.option("--linkage", metavar="NAME", help="quantile_max, quantile, mean.  [quantile_max]")
 @click.option("--min-size", type=int, help="Voxels below which a segment is dust; 0: none.  [100]")

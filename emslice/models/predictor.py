@@ -78,8 +78,8 @@ class PredictorFacts:
 STUDENT_BYTES = 1600
 """Of a call of the student, a pixel of a tile's read box (measured: docs/results/predict.md)."""
 
-WEIGHT_BYTES = 16
-"""Of a 3D network, a parameter: as loaded, folded, and in the order of one processor."""
+WEIGHT_BYTES = 12
+"""Of a 3D network, a parameter: as loaded, as folded, and one more copy on the way."""
 
 
 def facts_of(
