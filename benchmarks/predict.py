@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 from benchmarks.teachers import (
     MATCHES,
+    VOXELS,
     prepare,
     report,
     smallest_share,
@@ -96,7 +97,12 @@ def main(as_json: bool, device: str, rounds: int) -> None:
     against = report(teachers)
     largest, length = reports[str(SIDES[-1])], SIDES[-1]
     ours = sides[length].ours  # memory is not kept any longer: what a call takes can be seen
-    memory = {name: _peak_bytes(run, length, device) for name, run in ours.items()}
+    memory = {name: _peak_bytes(run, length**2, device) for name, run in ours.items()}
+    windows = {
+        f"{name} {precision}": _peak_bytes(run, VOXELS[name], device)
+        for precision, runs in teachers.ours.items()
+        for name, run in runs.items()
+    }
     result = {
         "fp32_ratio": min(r["ratios"]["float32"] for r in reports.values()),
         "best_ratio": min(max(r["ratios"].values()) for r in reports.values()),
@@ -105,6 +111,7 @@ def main(as_json: bool, device: str, rounds: int) -> None:
         "mvox_per_s": max(largest["mvox_per_s"].values()),
         "bytes_per_voxel": max(memory.values()),
         "bytes_per_voxel_of": memory,
+        "teacher_bytes_per_voxel_of": windows,
         "sides": reports,
         "bounds": bounds,
         "load": os.getloadavg(),
@@ -178,18 +185,18 @@ def _seconds(run: Callable[[], Any], device: str) -> float:
     return clock() - start
 
 
-def _peak_bytes(run: Run, side: int, device: str) -> float:
-    """Bytes a pixel of a section that a call has in use at most, codes included."""
+def _peak_bytes(run: Callable[[], Any], voxels: int, device: str) -> float:
+    """Bytes a voxel of what the network sees that a call has in use at most, codes included."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         run()
-        return float(torch.cuda.max_memory_allocated()) / side**2
+        return float(torch.cuda.max_memory_allocated()) / voxels
     with freed_memory_kept():
         pass  # leaving it gives back what earlier calls have freed
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is resident now
     before = _status("VmRSS")
     run()
-    return (_status("VmHWM") - before) / side**2
+    return (_status("VmHWM") - before) / voxels
 
 
 def _status(name: str) -> int:

@@ -8,6 +8,7 @@ they are random, which changes no operation. Called by ``benchmarks.predict``.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,6 +65,9 @@ MATCHES = {
     "superhuman_cremi": _superhuman(450, 25, 1250, 1264),
     "mala": Match("mala", 1 / (25 * 56 * 56), 1024, 1024, 2_636_000),
 }
+
+VOXELS = {network.name: math.prod(network.crop) for network in (Superhuman, Mala)}
+"""That each teacher sees at once."""
 
 
 @dataclass

@@ -20,7 +20,7 @@ Examples:
 @click.command("segment", epilog=EPILOG)
 @click.argument("paths", nargs=-1, metavar="[RAW] RUN")
 @click.option("--from-affinities", metavar="AFF", help="Start from stored affinities, not RAW.")
-@click.option("--checkpoint", metavar="CKPT", help="Weights of the student.")
+@click.option("--checkpoint", metavar="CKPT", help="Weights of a student or a 3D network.")
 @click.option("--normalize", metavar="MODE", help="none, affine, match, clahe, auto.  [auto]")
 @click.option("--threshold", type=float, help="Merge while score >= this affinity.  [0.5]")
 @click.option("--linkage", metavar="NAME", help="quantile_max, quantile, mean.  [quantile_max]")

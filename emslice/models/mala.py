@@ -70,7 +70,7 @@ class Mala(nn.Module):
     @property
     def bytes_per_voxel(self) -> int:
         """Upper bound of what a call takes, a voxel of the crop."""
-        return 100 + 20 * self.spec["widths"][0]
+        return 100 + 14 * self.spec["widths"][0]
 
     def check_crop(self, crop: tuple[int, int, int]) -> None:
         """Raise `ConfigError` unless a volume of this shape can be given to the network."""

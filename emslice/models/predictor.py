@@ -82,8 +82,8 @@ STUDENT_BYTES = 1600
 AUGMENT_BYTES = 16
 """More of it where poses are added up, a voxel of a tile's read box: sums, codes, turned raw."""
 
-WEIGHT_BYTES = 16
-"""Of a 3D network, a parameter: as loaded, folded, and in the order of one processor."""
+WEIGHT_BYTES = 12
+"""Of a 3D network, a parameter: as loaded, as folded, and one more copy on the way."""
 
 
 def facts_of(
