@@ -24,7 +24,7 @@ from emslice.stages.holes import Holes
 from emslice.stages.intensity import Intensity, Windowed
 from emslice.stages.layout import Frame
 from emslice.stages.masking import MaskedAffinities
-from emslice.stages.measuring import MeasuredLevels, MeasureIntensity, part_bytes
+from emslice.stages.measuring import MeasuredLevels, MeasureIntensity, counts_bytes, part_bytes
 from emslice.stages.relabelling import RelabelChunks
 from emslice.stages.stitching import StitchBlocks
 from emslice.stages.streaming import Handover
@@ -230,14 +230,16 @@ def _predict(
     tiles = TileSet(frame, lattice, str(place))
     height, width = lattice.largest_read
     intensity: Intensity = Windowed(plan.config.raw.window)
+    tables = 0
     if measure is not None:
         intensity = measure.normalisation.over(plan.config.raw.window, measure.levels)
+        tables = 2 * counts_bytes(measure.levels)
     augment = plan.config.predict.augment
     poses = 0 if augment == "none" else AUGMENT_BYTES * Z_RUN
     predict = PredictTiles(
         tiles, plan.raw.url, str(plan.config.checkpoint), plan.profile.as_dict(),
         intensity, plan.fingerprints["predict"],
-        BASE_BYTES + (TILE_BYTES + 8 * Z_RUN + poses) * height * width, augment,
+        BASE_BYTES + tables + (TILE_BYTES + 8 * Z_RUN + poses) * height * width, augment,
     )  # fmt: skip
     if plan.config.affinities != "keep":
         return predict, None
