@@ -50,7 +50,8 @@ class RawConfig(Strict):
     """Grey values moved towards those of the network's training. affine: to their mean and
     standard deviation. match: every section to the histogram of the volume, then as affine.
     clahe: equalised cell by cell. auto: affine for the imported checkpoints for which that was
-    measured to help, none for all others. Raw 0 counts nowhere and stays 0."""
+    measured to help and where a target is given, none otherwise. Raw 0 counts nowhere and stays
+    0."""
 
     statistics: Literal["section", "volume"] = "section"
     """What affine measures: each section, or all of them together."""

@@ -63,7 +63,7 @@ def choose_normalisation(config: RawConfig, checkpoint: Checkpoint) -> Normalisa
     target = checkpoint.intensity if config.target is None else GreyLevel(*config.target)
     mode = config.normalize
     if mode == "auto":
-        mode = "affine" if checkpoint.better_affine else "none"
+        mode = "affine" if checkpoint.better_affine or config.target is not None else "none"
     if mode == "affine" and target is None:
         raise ConfigError(
             f"raw.normalize: affine moves raw to the grey values that a network was trained on, "

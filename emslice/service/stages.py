@@ -23,7 +23,7 @@ from emslice.stages.holes import Holes
 from emslice.stages.intensity import Intensity, Windowed
 from emslice.stages.layout import Frame
 from emslice.stages.masking import MaskedAffinities
-from emslice.stages.measuring import MeasuredLevels, MeasureIntensity, part_bytes
+from emslice.stages.measuring import MeasuredLevels, MeasureIntensity, counts_bytes, part_bytes
 from emslice.stages.relabelling import RelabelChunks
 from emslice.stages.stitching import StitchBlocks
 from emslice.stages.streaming import Handover
@@ -222,11 +222,13 @@ def _predict(
     place = scratch_of(plan.config, plan.folder) or plan.stage_folder("predict")
     tiles = TileSet(frame, facts.lattice, str(place))
     intensity: Intensity = Windowed(plan.config.raw.window)
+    tables = 0
     if measure is not None:
         intensity = measure.normalisation.over(plan.config.raw.window, measure.levels)
+        tables = 2 * counts_bytes(measure.levels)
     predict = PredictTiles(
         tiles, plan.raw.url, str(plan.config.checkpoint), plan.profile.as_dict(),
-        intensity, plan.fingerprints["predict"], BASE_BYTES + facts.peak_bytes,
+        intensity, plan.fingerprints["predict"], BASE_BYTES + tables + facts.peak_bytes,
         plan.config.predict.augment,
     )  # fmt: skip
     if plan.config.affinities != "keep":

@@ -198,10 +198,16 @@ class MeasureIntensity:
         return total
 
 
+def counts_bytes(levels: MeasuredLevels) -> int:
+    """Most that the histograms of a part take."""
+    height, width = (min(levels.side, n) for n in levels.domain_shape[1:])
+    cells = -(-height // levels.cell) * -(-width // levels.cell) if levels.by_cell else 1
+    return Z_RUN * cells * LEVELS * 4
+
+
 def part_bytes(levels: MeasuredLevels, itemsize: int) -> int:
     """Most that the task of a part holds: one read of raw, and all of its counts twice."""
     height, width = (min(levels.side, n) for n in levels.domain_shape[1:])
     read = max(SLICE_BYTES, height * width * itemsize)
-    cells = -(-height // levels.cell) * -(-width // levels.cell) if levels.by_cell else 1
     # to_uint8 of a window works in int64
-    return read * (2 if itemsize == 1 else 20) + 2 * Z_RUN * cells * LEVELS * 4
+    return read * (2 if itemsize == 1 else 20) + 2 * counts_bytes(levels)

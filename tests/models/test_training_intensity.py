@@ -70,6 +70,12 @@ def test_raw_is_moved_by_default_for_those_students_that_it_helps(data_dir, name
     assert choose_normalisation(RawConfig(normalize="none"), checkpoint).mode == "none"
 
 
+def test_who_gives_a_target_wants_it(small_checkpoint):
+    checkpoint = load_checkpoint(small_checkpoint)
+    chosen = choose_normalisation(RawConfig(target=(130, 40)), checkpoint)
+    assert (chosen.mode, chosen.target) == ("affine", GreyLevel(130, 40))
+
+
 def test_by_default_a_checkpoint_of_our_own_gets_raw_as_it_is(save):
     checkpoint = load_checkpoint(save({"mean": 120.0, "std": 40.0}))
     assert choose_normalisation(RawConfig(), checkpoint).mode == "none"
