@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from emslice.config.schema import PredictConfig, RawConfig
+from emslice.config.schema import RawConfig
 from emslice.errors import ConfigError
-from emslice.geometry.boxes import Roi, show
-from emslice.geometry.lattice import TileLattice
+from emslice.geometry.boxes import Coordinate, Roi, clip, show
+from emslice.geometry.lattice import Lattice
 from emslice.ledger.fingerprint import fingerprint
 from emslice.models.checkpoint import Checkpoint
+from emslice.ops.blank import BLANK_SIDE
 from emslice.ops.lookup import GreyLevel, level_from
 from emslice.stages import intensity
 from emslice.stages.intensity import Normalisation, cells_around
@@ -74,34 +75,33 @@ def choose_normalisation(config: RawConfig, checkpoint: Checkpoint) -> Normalisa
 
 
 def measure_for(
-    chosen: Normalisation, roi: Roi, domain: Roi, predict: PredictConfig
+    chosen: Normalisation, roi: Roi, domain: Roi, lattice: Lattice
 ) -> Measurement | None:
     """What must be measured to predict a box; None if nothing.
 
-    Histograms are of whole sections, from the one before the box on, and to the one behind it if
-    poses are reversed, or of the volume; those of cells are needed around every tile that meets
-    the box.
+    Histograms are of the whole volume, or of the sections that the network sees for the box, as a
+    whole; those of cells are needed only where it looks.
     """
     if chosen.mode == "none":
         return None
     if chosen.needs_volume:
         return Measurement(chosen, domain)
-    behind = predict.augment != "none"
-    first, end = max(0, int(roi.begin[0]) - 1), min(int(roi.end[0]) + behind, int(domain.end[0]))
-    whole = Roi((first, 0, 0), (end - first, domain.shape[1], domain.shape[2]))
+    seen = [_seen(lattice, roi, axis) for axis in range(3)]
     if chosen.mode != "clahe":
-        return Measurement(chosen, whole)
-    begin, shape = [first], [end - first]
-    lattice = TileLattice((int(domain.shape[1]), int(domain.shape[2])), predict.tile)
-    for low, high in (_seen(lattice, roi, axis) for axis in (0, 1)):
-        begin.append(low)
-        shape.append(high - low)
-    return Measurement(chosen, cells_around(Roi(begin, shape), domain, chosen.cell))
+        seen[1:] = [(0, int(domain.shape[1])), (0, int(domain.shape[2]))]
+    box = Roi([low for low, _ in seen], [high - low for low, high in seen])
+    return Measurement(chosen, cells_around(_with_blank(box, roi, domain), domain, chosen.cell))
 
 
-def _seen(lattice: TileLattice, roi: Roi, axis: int) -> tuple[int, int]:
-    """Begin and end of what tiles that meet a box read along y (0) or x (1)."""
-    lines, low, high = lattice.axes[axis], roi.begin[axis + 1], roi.end[axis + 1]
-    met = [s for s in lines.spans() if lines.answer(s)[0] < high and lines.answer(s)[1] > low]
-    sources = [lines.sources(span) for span in met]
+def _seen(lattice: Lattice, roi: Roi, axis: int) -> tuple[int, int]:
+    """Begin and end of what is shown to the network along an axis, of all cells that meet a box."""
+    line = Roi(roi.begin, [int(n) if d == axis else 1 for d, n in enumerate(roi.shape)])
+    cells = lattice.meeting(line)
+    sources = [lattice.sources(cell, clip(lattice.owned(cell), roi))[axis] for cell in cells]
     return min(int(s.min()) for s in sources), max(int(s.max()) for s in sources) + 1
+
+
+def _with_blank(box: Roi, roi: Roi, domain: Roi) -> Roi:
+    """A box and what is read to tell whether a voxel is blank."""
+    margin = Coordinate(0, BLANK_SIDE - 1, BLANK_SIDE - 1)
+    return box.union(roi.grow(margin, margin).intersect(domain))

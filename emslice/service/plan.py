@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -15,34 +14,24 @@ import yaml
 from emslice.config.schema import HandoverConfig, RawConfig, SegmentConfig
 from emslice.errors import ConfigError, RunExistsError, VolumeError
 from emslice.geometry.boxes import Roi, n_voxels, parse_roi
-from emslice.ledger.fingerprint import fingerprint, volume_identity
-from emslice.models.checkpoint import Checkpoint, load_checkpoint
-from emslice.models.predictor import PredictorFacts, facts_of
-from emslice.models.profile import ComputeProfile, resolve_profile
-from emslice.models.student import Student
+from emslice.ledger.fingerprint import volume_identity
+from emslice.models.checkpoint import Checkpoint
 from emslice.ops.intensity import check_window
-from emslice.ops.linkage import Linkage
 from emslice.service.handover import check_scratch
+from emslice.service.identity import fingerprints
 from emslice.service.machine import check_writable, default_node_memory, n_cores
 from emslice.service.masking import open_mask
 from emslice.service.methods import (
     check_run_methods,
-    fragments_facts,
-    needs_histograms,
-    waterz_facts,
 )
-from emslice.service.normalising import Measurement, choose_normalisation, measure_for
-from emslice.stages import agglomerate, predict
+from emslice.service.normalising import Measurement
+from emslice.service.prediction import Prediction, plan_prediction
 from emslice.units import parse_bytes
 from emslice.volumes import Volume, open_volume
 from emslice.volumes.places import local_path
 
 DEFAULT_BLOCK = {2: (32, 512, 512), 3: (128, 256, 256)}
 """Voxels, by the dimensions of fragments. Any other gives the same result."""
-
-RELABEL_VERSION = 1
-
-DUST_VERSION = 1
 
 RESOLUTION_TOLERANCE = 1.25
 """A voxel size within this factor of the checkpoint's raises no warning."""
@@ -59,8 +48,9 @@ class Plan:
     """One of the two is the input."""
 
     roi: Roi
-    checkpoint: Checkpoint | None
-    profile: ComputeProfile | None
+    prediction: Prediction | None
+    """None for stored affinities."""
+
     fingerprints: dict[str, str]
     """Of each stage, in order."""
 
@@ -72,9 +62,6 @@ class Plan:
     warnings: tuple[str, ...]
     mask: Volume | None = None
     """Voxels where it is 0 belong to no segment."""
-
-    measurement: Measurement | None = None
-    """How raw is normalised, if it is."""
 
     @property
     def source(self) -> Volume:
@@ -88,13 +75,10 @@ class Plan:
         """Full extent of the raw volume."""
         return self.source.domain
 
-    def predictor_facts(self) -> PredictorFacts:
-        """Lattice and memory of the network on this volume."""
-        assert self.checkpoint is not None
-        z, y, x = (int(n) for n in self.domain.shape)
-        chosen = self.config.predict
-        sizes = chosen.tile, chosen.crop, chosen.stride
-        return facts_of(self.checkpoint.network, (z, y, x), *sizes, chosen.augment)
+    @property
+    def measurement(self) -> Measurement | None:
+        """What is measured of raw before it is predicted."""
+        return None if self.prediction is None else self.prediction.measurement
 
     def stage_folder(self, stage: str) -> Path:
         """Where a stage writes."""
@@ -123,16 +107,11 @@ def plan_from_raw(
             f"RAW {raw_url}: is a crop of a larger volume (shape {tuple(raw.roi.shape)} of "
             f"{tuple(raw.domain.shape)}). Give the whole volume and choose the crop by --roi."
         )
-    if config.checkpoint is None:
-        raise ConfigError("checkpoint: no weights given. Add --checkpoint FILE.")
-    checkpoint = load_checkpoint(local_path(config.checkpoint))
-    profile = resolve_profile(**config.predict.model_dump(exclude={"crop", "stride", "augment"}))
     roi = _roi(config, raw, "RAW")
+    prediction = plan_prediction(config, raw, roi)
     check_scratch(config, roi)
-    identity = [volume_identity(raw.url), checkpoint.sha256]
-    plan = _finish(folder, config, roi, raw, None, checkpoint, profile, identity, resume)
-    plan.predictor_facts()  # refuses sizes that the network cannot take
-    return plan
+    identity = [volume_identity(raw.url), prediction.checkpoint.sha256]
+    return _finish(folder, config, roi, raw, None, prediction, identity, resume)
 
 
 def plan_from_affinities(
@@ -164,7 +143,7 @@ def plan_from_affinities(
         )
     roi = _roi(config, affinities, "the affinities")
     identity = [volume_identity(affinities.url)]
-    return _finish(folder, config, roi, None, affinities, None, None, identity, resume)
+    return _finish(folder, config, roi, None, affinities, None, identity, resume)
 
 
 def _roi(config: SegmentConfig, volume: Volume, what: str) -> Roi:
@@ -183,8 +162,7 @@ def _finish(
     roi: Roi,
     raw: Volume | None,
     affinities: Volume | None,
-    checkpoint: Checkpoint | None,
-    profile: ComputeProfile | None,
+    prediction: Prediction | None,
     identity: list[str],
     resume: bool,
 ) -> Plan:
@@ -209,18 +187,15 @@ def _finish(
     z, y, x = (min(b, int(n)) for b, n in zip(block, roi.shape, strict=True))
     block = (z, y, x)
     check_run_methods(config, block, roi, stored=affinities is not None)
-    measurement = None
-    if checkpoint is not None and profile is not None:
-        chosen = choose_normalisation(config.raw, checkpoint)
-        measurement = measure_for(chosen, roi, source.domain, config.predict)
-    prints = _fingerprints(config, roi, block, checkpoint, profile, identity, mask, measurement)
+    prints = fingerprints(config, roi, block, identity, prediction, mask)
+    checkpoint = None if prediction is None else prediction.checkpoint
     warnings = (*_warnings(raw, checkpoint), *_anisotropy(config, source))
     workers = config.workers or n_cores()
     given = config.agglomeration.node_memory
     memory = default_node_memory(workers) if given is None else parse_bytes(given)
     return Plan(
-        folder, config, raw, affinities, roi, checkpoint, profile, prints, block, workers, memory,
-        warnings, mask, measurement,
+        folder, config, raw, affinities, roi, prediction, prints, block, workers, memory, warnings,
+        mask,
     )  # fmt: skip
 
 
@@ -231,62 +206,6 @@ def _state(folder: Path) -> str:
         return f" ({record['state']}, begun {record['created']})"
     except (OSError, yaml.YAMLError, TypeError, KeyError):
         return ""
-
-
-def _fingerprints(
-    config: SegmentConfig,
-    roi: Roi,
-    block: tuple[int, int, int],
-    checkpoint: Checkpoint | None,
-    profile: ComputeProfile | None,
-    identity: list[str],
-    mask: Volume | None,
-    measurement: Measurement | None = None,
-) -> dict[str, str]:
-    """Fingerprint of each stage, each with those before it.
-
-    Blocks change no result, but they are what the tasks of a stage are.
-    """
-    box = [[int(n) for n in roi.begin], [int(n) for n in roi.shape]]
-    method = config.agglomeration
-    facts: dict[str, Any]
-    stages: list[tuple[str, int, dict[str, Any]]] = []
-    prints: dict[str, str] = {}
-    upstream = list(identity)
-    if checkpoint is not None and profile is not None:
-        facts = {"window": config.raw.window, "profile": profile.as_dict(), "roi": box}
-        network = checkpoint.network
-        if not isinstance(network, Student):
-            facts["crop"] = config.predict.crop or network.crop
-            facts["stride"] = config.predict.stride or network.stride
-        if config.predict.augment != "none":
-            facts["augment"] = config.predict.augment
-        if measurement is not None:
-            prints["intensity"] = measurement.fingerprint(config.raw.window, identity[0])
-            upstream.append(prints["intensity"])
-            facts |= measurement.normalisation.facts()
-        stages.append(("predict", predict.VERSION, facts))
-        stages.append(("affinities", predict.VERSION, {}))
-    facts = {**fragments_facts(config.fragments), "roi": box, "block": list(block)}
-    if mask is not None:  # after prediction, whose results do not depend on it
-        facts["mask"] = volume_identity(mask.url)
-    if needs_histograms(Linkage(method.linkage), method.method):
-        facts["histograms"] = True  # other linkages must not pay for them: 1 byte a voxel
-    stages.append(("fragments", agglomerate.VERSION, facts))
-    stages.append(("stitch", agglomerate.VERSION, {}))
-    facts = {"linkage": method.linkage, "lowest": method.lowest, "tables": 2}
-    if method.linkage != "mean":
-        facts["quantile"] = method.quantile
-    facts |= waterz_facts(method)
-    stages.append(("agglomerate", agglomerate.VERSION, facts))
-    stages.append(("cut", RELABEL_VERSION, {"threshold": method.threshold}))
-    if config.dust.min_size > 0:
-        stages.append(("dust", DUST_VERSION, config.dust.model_dump()))
-    stages.append(("relabel", RELABEL_VERSION, {}))
-    for name, version, facts in stages:
-        prints[name] = fingerprint(name, version, facts, *upstream)
-        upstream = [prints[name]]
-    return prints
 
 
 def _warnings(raw: Volume | None, checkpoint: Checkpoint | None) -> tuple[str, ...]:

@@ -57,13 +57,14 @@ class RunRecord:
             "roi": show(plan.roi),
             "domain_shape": [int(n) for n in plan.domain.shape],
         }
-        if plan.checkpoint is not None and plan.profile is not None:
+        if plan.prediction is not None:
+            checkpoint = plan.prediction.checkpoint
             record["checkpoint"] = {
-                "name": plan.checkpoint.name,
-                "sha256": plan.checkpoint.sha256,
-                "resolution_nm": list(plan.checkpoint.resolution_nm or ()) or None,
+                "name": checkpoint.name,
+                "sha256": checkpoint.sha256,
+                "resolution_nm": list(checkpoint.resolution_nm or ()) or None,
             }
-            record["profile"] = plan.profile.as_dict()
+            record["profile"] = plan.prediction.profile.as_dict()
             record["intensity"] = {"normalize": "none"}
         if plan.measurement is not None:
             record["intensity"] = {**plan.measurement.normalisation.facts(), **self.measured}

@@ -209,7 +209,7 @@ def open_executor(plan: Plan) -> Iterator[Executor]:
 
 def _n_gpus(plan: Plan) -> int:
     """Devices that predict; torch is not imported where nothing does."""
-    if plan.profile is None or plan.profile.device != "cuda":
+    if plan.prediction is None or plan.prediction.profile.device != "cuda":
         return 0
     import torch
 

@@ -216,9 +216,9 @@ def _measure(plan: Plan, frame: Frame) -> MeasureIntensity | None:
 def _predict(
     plan: Plan, frame: Frame, holes: Holes, measure: MeasureIntensity | None
 ) -> tuple[PredictTiles | None, KeepAffinities | None]:
-    if plan.raw is None or plan.profile is None or plan.checkpoint is None:
+    if plan.raw is None or plan.prediction is None:
         return None, None
-    facts = plan.predictor_facts()
+    facts = plan.prediction.network
     place = scratch_of(plan.config, plan.folder) or plan.stage_folder("predict")
     tiles = TileSet(frame, facts.lattice, str(place))
     intensity: Intensity = Windowed(plan.config.raw.window)
@@ -227,7 +227,7 @@ def _predict(
         intensity = measure.normalisation.over(plan.config.raw.window, measure.levels)
         tables = 2 * counts_bytes(measure.levels)
     predict = PredictTiles(
-        tiles, plan.raw.url, str(plan.config.checkpoint), plan.profile.as_dict(),
+        tiles, plan.raw.url, str(plan.config.checkpoint), plan.prediction.profile.as_dict(),
         intensity, plan.fingerprints["predict"], BASE_BYTES + tables + facts.peak_bytes,
         plan.config.predict.augment,
     )  # fmt: skip

@@ -7,8 +7,7 @@ import emslice
 from emslice.config.schema import AgglomerationConfig, FragmentsConfig, SegmentConfig
 from emslice.geometry.boxes import Roi
 from emslice.ledger.fingerprint import fingerprint
-from emslice.service import plan
-from emslice.service.plan import _fingerprints
+from emslice.service.identity import DUST_VERSION, fingerprints
 from emslice.stages import agglomerate, predict
 from emslice.volumes.digest import digest_array
 
@@ -43,7 +42,7 @@ def test_the_segmentation_of_given_affinities_is_pinned(linkage, quantile, min_s
     segments = emslice.segment_affinities(
         affinities(), 0.5, linkage, quantile=quantile, min_size=min_size
     )
-    assert (agglomerate.VERSION, predict.VERSION, plan.DUST_VERSION) == (1, 2, 1)
+    assert (agglomerate.VERSION, predict.VERSION, DUST_VERSION) == (1, 2, 1)
     assert digest_array(segments) == expected
 
 
@@ -64,17 +63,17 @@ def test_keys_that_were_not_there_before_are_in_a_fingerprint_only_if_they_are_u
     """A run begun by an earlier version is gone on with, not begun anew."""
     box = Roi((0, 2, 0), (4, 9, 8))
     config = SegmentConfig()
-    prints = _fingerprints(config, box, (4, 8, 8), None, None, ["input"], None)
+    prints = fingerprints(config, box, (4, 8, 8), ["input"])
     facts = {"radius": 64, "roi": [[0, 2, 0], [4, 9, 8]], "block": [4, 8, 8]}
     assert prints["fragments"] == fingerprint("fragments", agglomerate.VERSION, facts, "input")
     deep = config.model_copy(update={"fragments": FragmentsConfig(dimensions=3, radius=64)})
-    other = _fingerprints(deep, box, (4, 8, 8), None, None, ["input"], None)
+    other = fingerprints(deep, box, (4, 8, 8), ["input"])
     assert other["fragments"] != prints["fragments"]
     for linkage, method, equal in (
         ("quantile", "exact", False), ("quantile", "waterz", True), ("mean", "exact", True),
     ):  # fmt: skip
         changed = {"linkage": linkage, "method": method}
         chosen = config.model_copy(update={"agglomeration": AgglomerationConfig(**changed)})
-        again = _fingerprints(chosen, box, (4, 8, 8), None, None, ["input"], None)
+        again = fingerprints(chosen, box, (4, 8, 8), ["input"])
         assert (again["fragments"] == prints["fragments"]) == equal
         assert again["agglomerate"] != prints["agglomerate"]

@@ -65,14 +65,23 @@ def test_blocks_and_workers_change_no_segment(plan_of, raw, teacher):
         np.testing.assert_array_equal(labels_of(plan_of(name, **options)), expected, name)
 
 
-def test_kept_affinities_of_a_box_are_those_of_the_whole(plan_of, raw, teacher):
-    whole = emslice.predict_affinities(
-        raw, teacher, crop=SIZES["predict.crop"], stride=SIZES["predict.stride"]
-    )
-    plan = plan_of("box", roi="2:9,11:40,5:60", affinities="keep", block=[3, 20, 30])
+GREY = {
+    "as it is": {},
+    "affine": {"normalize": "affine", "target": (140, 50)},
+    "clahe": {"normalize": "clahe", "clahe": {"cell": 16, "clip": 2.5}},
+}
+
+
+@pytest.mark.parametrize("grey", GREY)
+def test_kept_affinities_of_a_box_are_those_of_the_whole(plan_of, raw, teacher, grey):
+    """Also where raw is measured first: a window sees further than a pair of sections."""
+    sizes = {"crop": SIZES["predict.crop"], "stride": SIZES["predict.stride"]}
+    whole = emslice.predict_affinities(raw, teacher, **sizes, **GREY[grey])
+    options = {f"raw.{name}": value for name, value in GREY[grey].items()}
+    plan = plan_of("box", roi="5:9,21:40,5:42", affinities="keep", block=[3, 20, 30], **options)
     segment(plan, Silent())
     kept = open_volume(plan.folder / "affinities.zarr")
-    np.testing.assert_array_equal(kept.read(kept.roi), whole[:, 2:9, 11:40, 5:60])
+    np.testing.assert_array_equal(kept.read(kept.roi), whole[:, 5:9, 21:40, 5:42])
 
 
 def test_crop_and_stride_are_part_of_a_prediction_and_of_nothing_else(plan_of):
@@ -97,7 +106,8 @@ def test_the_plan_counts_the_memory_of_the_network(plan_of):
 
 def test_a_worker_of_another_profile_stops_the_run_and_no_tile_is_left_out(plan_of):
     plan = plan_of("run")
-    plan = replace(plan, profile=replace(plan.profile, torch="1.0.1"))
+    other = replace(plan.prediction.profile, torch="1.0.1")
+    plan = replace(plan, prediction=replace(plan.prediction, profile=other))
     with pytest.raises(UnfitWorkerError, match=r"torch: the run has '1\.0\.1', this worker"):
         segment(plan, Silent())
     with Ledger(plan.folder / "ledger.sqlite", create=False) as ledger:
