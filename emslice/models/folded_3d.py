@@ -136,9 +136,8 @@ class _Widening:
         narrow = _convolve(features, self._narrow)
         if self._spread is None and not self._cat:
             total = torch.empty_like(skip, memory_format=torch.channels_last_3d)
-            add_upsampled(
-                *(_sections(skip), self._scale.numpy(), _sections(narrow), _sections(total))
-            )
+            maps = [_sections(features) for features in (skip, narrow, total)]
+            add_upsampled(maps[0], self._scale.numpy(), maps[1], maps[2])
             return _elu(total)
         if self._spread is None:
             size = (narrow.shape[2], *skip.shape[3:])

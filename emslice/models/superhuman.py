@@ -8,6 +8,7 @@ boundary). Names of weights are those of the published code.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -56,6 +57,22 @@ def _upsampling(kind: str, inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(wider, nn.Conv3d(inputs, outputs, 1))
 
 
+def _section_convolution(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(inputs, outputs, (1, 5, 5), padding=(0, 2, 2)), nn.ELU(inplace=True)
+    )
+
+
+def _check(filters: list[int], outputs: int, head: str, merge: str, upsampling: str) -> None:
+    check_head(head, outputs)
+    if not 2 <= len(filters) <= 5:  # the decoder's names begin with conv4
+        raise ConfigError(f"filters: expected 2 to 5 levels, got {filters}.")
+    if merge not in ("add", "cat"):
+        raise ConfigError(f"merge: {merge!r} is neither 'add' nor 'cat'.")
+    if upsampling not in ("bilinear", "transposed"):
+        raise ConfigError(f"upsampling: {upsampling!r} is neither 'bilinear' nor 'transposed'.")
+
+
 class Superhuman(nn.Module):
     """A volume in, an embedding, affinities or a boundary of every voxel out.
 
@@ -90,34 +107,24 @@ class Superhuman(nn.Module):
         upsampling: str = "bilinear",
     ) -> None:
         super().__init__()
-        check_head(head, outputs)
-        widths, depth = [int(f) for f in filters], len(filters) - 1
-        if not 1 <= depth <= 4:  # the decoder's names begin with conv4
-            raise ConfigError(f"filters: expected 2 to 5 levels, got {widths}.")
-        if merge not in ("add", "cat"):
-            raise ConfigError(f"merge: {merge!r} is neither 'add' nor 'cat'.")
-        if upsampling not in ("bilinear", "transposed"):
-            raise ConfigError(f"upsampling: {upsampling!r} is neither 'bilinear' nor 'transposed'.")
+        widths = [int(width) for width in filters]
+        _check(widths, outputs, head, merge, upsampling)
         self.spec: dict[str, Any] = {
             "network": self.name, "filters": widths, "outputs": outputs, "head": head,
             "merge": merge, "upsampling": upsampling,
         }  # fmt: skip
-        self.depth, self.head, self.merge = depth, head, merge
+        self.depth, self.head, self.merge = len(widths) - 1, head, merge
         first = widths[0]
-        self.embed_in = nn.Sequential(
-            nn.Conv3d(1, first, (1, 5, 5), padding=(0, 2, 2)), nn.ELU(inplace=True)
-        )
-        for level, (inputs, width) in enumerate(zip([first, *widths[:-2]], widths, strict=False)):
+        self.embed_in = _section_convolution(1, first)
+        for level, (inputs, width) in enumerate(pairwise([first, *widths[:-1]])):
             self.add_module(f"conv{level}", ResidualBlock(inputs, width))
         self.center = ResidualBlock(*widths[-2:])
-        for step, (width, deeper) in enumerate(zip(widths[-2::-1], widths[:0:-1], strict=True)):
+        for step, (deeper, width) in enumerate(pairwise(reversed(widths))):
             merged = 2 * width if merge == "cat" else width
             self.add_module(f"up{step}", _upsampling(upsampling, deeper, width))
             self.add_module(f"cat{step}", nn.Sequential(*_norm(merged)))
             self.add_module(f"conv{4 + step}", ResidualBlock(merged, width))
-        self.embed_out = nn.Sequential(
-            nn.Conv3d(first, first, (1, 5, 5), padding=(0, 2, 2)), nn.ELU(inplace=True)
-        )
+        self.embed_out = _section_convolution(first, first)
         self.out_put = nn.Sequential(nn.Conv3d(first, outputs, 1))
         self.pool = nn.MaxPool3d((1, 2, 2))
 
