@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emslice.ledger.rows import ParquetStore, iter_rows, load_rows, stored_size
+from emslice.ledger.rows import iter_rows, load_rows, stored_size
+from emslice.ledger.scratch import ScratchStore
 from emslice.ops.ladder import SHARE, Climbed, climb_down
 from emslice.ops.linkage import Linkage
 from emslice.ops.open_graph import OpenGraph, decide, join_graphs
@@ -64,9 +65,9 @@ def _climb(
 ) -> Climbed:
     """The same from disk, in a folder that an attempt that was killed may have filled."""
     shutil.rmtree(scratch, ignore_errors=True)
-    store, size = ParquetStore(scratch, linkage), sum(stored_size(path) for path in below)
+    store, size = ScratchStore(scratch, linkage), sum(stored_size(path) for path in below)
     for table in across:
-        store.append("across", table)
+        store.append(table, ["across"], [0])
         size += int(sizes_of(table).sum())
     batch = max(1, memory // SHARE // ROW_BYTES)
     stored = (table for path in below for table in iter_rows(path, batch))
