@@ -141,7 +141,8 @@ class _Ladder:
         forest, limit = None, max(2, self.budget // 3 // FOREST_BYTES)
         for part in range(self.n_parts):
             keys = self._settle(part)
-            forest = grow_forest(forest, keys.take(keys.score >= self.lowest), limit)
+            good = keys.take(keys.score >= self.lowest)
+            forest = grow_forest(forest, good, len(self.names), limit)
         self.is_base = False
         if forest is None or not len(forest.score):
             return False
@@ -183,10 +184,9 @@ class _Ladder:
         """Merge inside components, bin by bin; the number of merges."""
         spread, before = self._spread("inside"), len(self.made)
         for part in range(self.n_parts):
-            bins = found.bins_of(self.store.keys(self._bucket(part)).pairs)
-            if (bins >= 0).any():
-                rows = self.store.load(self._bucket(part))
-                spread.add(take_rows(rows, bins >= 0), bins[bins >= 0])
+            rows = self.store.load(self._bucket(part))
+            bins = found.bins_of(rows.pairs)
+            spread.add(take_rows(rows, bins >= 0), bins[bins >= 0])
         for rows in spread.tables(found.n_bins):
             self._merge(rows, found.cut)
         return sum(len(scores) for _, scores in self.made[before:])
@@ -212,12 +212,12 @@ class _Ladder:
         """Send rows whose ends have new names to where rows of the same pair are."""
         spread = self._spread("rows")
         for part in range(self.n_parts):
-            ends = self.store.keys(self._bucket(part)).pairs.astype(np.int64)
+            rows = self.store.load(self._bucket(part))
+            ends = rows.pairs.astype(np.int64)
             moved = (self.label[ends] != ends).any(axis=1)
             self.changed[part] |= bool((moved | self.waiting[ends].all(axis=1)).any())
             if moved.any():
-                rows = take_rows(self.store.load(self._bucket(part)), moved)
-                pairs = np.sort(self.label[rows.pairs.astype(np.int64)], axis=1)
+                rows, pairs = take_rows(rows, moved), np.sort(self.label[ends[moved]], axis=1)
                 across = pairs[:, 0] != pairs[:, 1]
                 rows = replace(take_rows(rows, across), pairs=pairs[across].astype(np.uint64))
                 parts = self._part_of(self.names[pairs[across]])
