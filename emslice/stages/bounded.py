@@ -60,7 +60,7 @@ def decide_stored(
 
     batch = max(1, memory // SHARE // ROW_BYTES)
     rows = (table for path in below for table in iter_rows(path, batch))
-    sources = chain(rows, store.pieces("across"))
+    sources = chain(rows, _take_out(store, "across"))
     return climb_down(store, sources, touching, lowest, linkage, memory, stored + size, report)
 
 
@@ -80,6 +80,12 @@ def _put(store: ScratchStore, bucket: str, tables: Iterable[OpenGraph]) -> int:
         store.append(table, [bucket], [0])
         size += _size(table)
     return size
+
+
+def _take_out(store: ScratchStore, bucket: str) -> Iterator[OpenGraph]:
+    """Tables of a bucket, which is dropped behind them."""
+    yield from store.pieces(bucket)
+    store.drop(bucket)
 
 
 def _size(table: OpenGraph) -> int:
