@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow.parquet as pq
 import yaml
 
 from emslice.cli.progress import Bars
@@ -61,7 +62,7 @@ def _levels(plan: Plan) -> list[Facts]:
     rows = []
     for level, values in sorted(facts.items()):
         nodes = list(agglomerate.frame.octree.nodes(level))
-        sizes = [agglomerate.file(node, "rest.npz").stat().st_size for node in nodes]
+        sizes = [agglomerate.file(node, "rest.parquet").stat().st_size for node in nodes]
         row: Facts = {"level": level, "nodes": len(values), "rest_bytes": max(sizes)}
         for name in ("open_names", "open_edges", "merges"):
             row[name] = max(v[name] for v in values)
@@ -91,7 +92,7 @@ def _root_memory(pickled: bytes) -> Facts:
         process(node_key(tree.root))
         seconds = time.process_time() - start
     children = list(tree.children(tree.root)) or [tree.root]
-    rows = [len(stage._load(child).decided.rest) for child in children]
+    rows = [pq.read_metadata(stage.file(child, "rest.parquet")).num_rows for child in children]
     return {"bytes": peak_bytes() - before, "seconds": seconds, "rows_in": sum(rows)}
 
 
@@ -107,10 +108,12 @@ def _resident() -> int:
 @click.option("--shape", required=True)
 @click.option("--block", default="16,256,256", show_default=True)
 @click.option("--lowest", default=0.3, show_default=True)
-def main(url: str, folder: Path, shape: str, block: str, lowest: float) -> None:
+@click.option("--workers", default=2, show_default=True)
+def main(url: str, folder: Path, shape: str, block: str, lowest: float, workers: int) -> None:
     """Run one crop and print what it took, as YAML."""
     shapes = (tuple(int(n) for n in text.split(",")) for text in (shape, block))
-    print(yaml.safe_dump(_plain(run_crop(url, folder, *shapes, lowest)), sort_keys=False))
+    found = run_crop(url, folder, *shapes, lowest, workers)
+    print(yaml.safe_dump(_plain(found), sort_keys=False))
 
 
 def _plain(value: Any) -> Any:

@@ -45,7 +45,8 @@ def measure(path: str, name: str, part: float) -> dict[str, Any]:
     """Agglomerate a stored graph with a part of its bytes as budget; 0 is all in memory."""
     import numpy as np
 
-    from emslice.ledger.rows import ParquetStore, iter_rows, load_rows, stored_size
+    from emslice.ledger.rows import iter_rows, load_rows, stored_size
+    from emslice.ledger.scratch import ScratchStore
     from emslice.ops import ladder
     from emslice.ops.linkage import Linkage, integer_threshold
     from emslice.ops.open_graph import OpenGraph, decide
@@ -56,7 +57,7 @@ def measure(path: str, name: str, part: float) -> dict[str, Any]:
     lowest, file = integer_threshold(LOWEST), Path(path)
     warm = next(iter_rows(file, 1000))  # compile before memory and time are looked at
     with tempfile.TemporaryDirectory() as folder:
-        store = ParquetStore(Path(folder), linkage)
+        store = ScratchStore(Path(folder), linkage)
         list(ladder.climb_down(store, [warm], none, lowest, linkage, 10**6, 10**6).rest)
         decide(join_rows([warm]), none, lowest, linkage)
     size, steps = stored_size(file), []
@@ -66,7 +67,7 @@ def measure(path: str, name: str, part: float) -> dict[str, Any]:
         tree = decide(load_rows(file), none, lowest, linkage).merges
     else:
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            store, budget = ParquetStore(Path(folder), linkage), int(size * part)
+            store, budget = ScratchStore(Path(folder), linkage), int(size * part)
 
             def note(step: ladder.Step) -> None:
                 steps.append(

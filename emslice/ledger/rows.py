@@ -1,12 +1,11 @@
 """Rows of open graphs as Parquet tables, whole or in batches: what nodes hand to their parents.
 
 A row has its pair, the pair and contacts of its tie, its statistics, and its histogram as two
-lists; in a `ParquetStore`, also its score.
+lists.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,17 +16,8 @@ from numpy.typing import NDArray
 
 from emslice.errors import StorageError
 from emslice.ledger.files import write_aside
-from emslice.ops.linkage import Linkage
 from emslice.ops.open_graph import OpenGraph
-from emslice.ops.row_tables import (
-    ROW_BYTES,
-    RUN_BYTES,
-    Keys,
-    empty_rows,
-    join_keys,
-    join_rows,
-    row_keys,
-)
+from emslice.ops.row_tables import ROW_BYTES, RUN_BYTES, empty_rows, join_rows
 
 GROUP = 2**16
 """Rows that are written, and so read, at a time."""
@@ -116,46 +106,3 @@ def _rows(table: pa.Table) -> OpenGraph:
 
 def _pairs(u: NDArray[np.uint64], v: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.stack([u, v], axis=1)
-
-
-class ParquetStore:
-    """A `RowStore` in a folder that belongs to one task: nothing is flushed, nothing survives."""
-
-    def __init__(self, folder: Path, linkage: Linkage) -> None:
-        self._folder, self._linkage, self._n = folder, linkage, 0
-        self.read_bytes, self.written_bytes = 0, 0
-
-    def append(self, bucket: str, rows: OpenGraph) -> None:
-        keys = row_keys(rows, self._linkage)
-        table = _table(rows).append_column("score", pa.array(keys.score))
-        table = table.append_column("size", pa.array(keys.size))
-        path = self._folder / bucket / f"{self._n:09d}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, path, compression="lz4", use_dictionary=False, write_statistics=False)
-        self._n += 1
-        self.written_bytes += path.stat().st_size
-
-    def pieces(self, bucket: str) -> Iterator[OpenGraph]:
-        for path in self._files(bucket):
-            self.read_bytes += path.stat().st_size
-            yield _rows(self._read(path, None))
-
-    def keys(self, bucket: str) -> Keys:
-        parts = [row_keys(empty_rows(), self._linkage)]
-        for path in self._files(bucket):
-            names = ["u", "v", "score", "tie_contacts", "tie_u", "tie_v", "size"]
-            table = self._read(path, names)
-            u, v, score, contacts, tie_u, tie_v, size = (table[n].to_numpy() for n in names)
-            parts.append(Keys(_pairs(u, v), score, contacts, _pairs(tie_u, tie_v), size))
-            self.read_bytes += len(u) * 7 * 8
-        return join_keys(parts)
-
-    def drop(self, bucket: str) -> None:
-        shutil.rmtree(self._folder / bucket, ignore_errors=True)
-
-    def _files(self, bucket: str) -> list[Path]:
-        return sorted((self._folder / bucket).glob("*.parquet"))
-
-    def _read(self, path: Path, columns: list[str] | None) -> pa.Table:
-        with pq.ParquetFile(path, memory_map=False) as file:
-            return file.read(columns, use_threads=False)

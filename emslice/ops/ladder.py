@@ -33,7 +33,7 @@ from emslice.ops.row_tables import (
     union_equal,
 )
 from emslice.ops.rungs import FOREST_BYTES, Components, components, grow_forest
-from emslice.ops.spill import RowStore, Spread, load
+from emslice.ops.spill import RowStore, Spread
 
 SHARE = 4
 """Of the budget, one in so many is a partition of the rows, or a buffer."""
@@ -116,10 +116,16 @@ class _Ladder:
     def read(self, sources: Iterable[OpenGraph], touching: NDArray[np.uint64]) -> None:
         """Distribute all rows; equal pairs meet in one partition."""
         spread, names = self._spread("rows"), np.zeros(0, np.uint64)
+        fresh, n_fresh = [names], 0
         for rows in sources:
-            names = np.union1d(names, rows.pairs)
+            fresh.append(np.unique(rows.pairs))
+            n_fresh += len(fresh[-1])
+            if n_fresh > len(names):  # not each time: that would be the square of their number
+                names = np.unique(np.concatenate([names, *fresh]))
+                fresh, n_fresh = [], 0
             spread.add(rows, self._part_of(rows.pairs))
         spread.flush()
+        names = np.unique(np.concatenate([names, *fresh]))
         self.names, self.waiting = names, np.isin(names, touching)
         self.budget = max(self.budget // 4, self.budget - NODE_BYTES * len(names))
         self.label = np.arange(len(names))
@@ -135,12 +141,13 @@ class _Ladder:
         forest, limit = None, max(2, self.budget // 3 // FOREST_BYTES)
         for part in range(self.n_parts):
             keys = self._settle(part)
-            forest = grow_forest(forest, keys.take(keys.score >= self.lowest), limit)
+            good = keys.take(keys.score >= self.lowest)
+            forest = grow_forest(forest, good, len(self.names), limit)
         self.is_base = False
         if forest is None or not len(forest.score):
             return False
         inner = (self.store.keys(self._bucket(part)) for part in range(self.n_parts))
-        found = components(forest, inner, len(forest.score) < limit, self.budget // 2)
+        found = components(forest, inner, len(forest.score) < limit, self.budget // 4 * 3)
         n_made = self._run(found)
         self._contract(n_made)
         cut = self.lowest if found.cut is None else int(found.cut.score[0])
@@ -154,7 +161,7 @@ class _Ladder:
         if not self.changed[part]:
             return self.store.keys(bucket)
         self.changed[part] = False
-        rows = load(self.store, bucket)
+        rows = self.store.load(bucket)
         if self.is_base:
             rows = join_graphs([rows], self.linkage)
             pairs = np.searchsorted(self.names, rows.pairs).astype(np.uint64)
@@ -167,20 +174,19 @@ class _Ladder:
         rest, rows = take_rows(rows, final), take_rows(rows, ~final)
         self.store.drop(bucket)
         if len(rest):
-            self.store.append("rest", rest)
+            self.store.append(rest, ["rest"], [0])
             np.add.at(self.rest_bytes, ends[final, 0], sizes_of(rest))
         if len(rows):
-            self.store.append(bucket, rows)
+            self.store.append(rows, [bucket], [0])
         return row_keys(rows, self.linkage)
 
     def _run(self, found: Components) -> int:
         """Merge inside components, bin by bin; the number of merges."""
         spread, before = self._spread("inside"), len(self.made)
         for part in range(self.n_parts):
-            bins = found.bins_of(self.store.keys(self._bucket(part)).pairs)
-            if (bins >= 0).any():
-                rows = load(self.store, self._bucket(part))
-                spread.add(take_rows(rows, bins >= 0), bins[bins >= 0])
+            rows = self.store.load(self._bucket(part))
+            bins = found.bins_of(rows.pairs)
+            spread.add(take_rows(rows, bins >= 0), bins[bins >= 0])
         for rows in spread.tables(found.n_bins):
             self._merge(rows, found.cut)
         return sum(len(scores) for _, scores in self.made[before:])
@@ -206,12 +212,12 @@ class _Ladder:
         """Send rows whose ends have new names to where rows of the same pair are."""
         spread = self._spread("rows")
         for part in range(self.n_parts):
-            ends = self.store.keys(self._bucket(part)).pairs.astype(np.int64)
+            rows = self.store.load(self._bucket(part))
+            ends = rows.pairs.astype(np.int64)
             moved = (self.label[ends] != ends).any(axis=1)
             self.changed[part] |= bool((moved | self.waiting[ends].all(axis=1)).any())
             if moved.any():
-                rows = take_rows(load(self.store, self._bucket(part)), moved)
-                pairs = np.sort(self.label[rows.pairs.astype(np.int64)], axis=1)
+                rows, pairs = take_rows(rows, moved), np.sort(self.label[ends[moved]], axis=1)
                 across = pairs[:, 0] != pairs[:, 1]
                 rows = replace(take_rows(rows, across), pairs=pairs[across].astype(np.uint64))
                 parts = self._part_of(self.names[pairs[across]])

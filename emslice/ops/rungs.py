@@ -64,16 +64,19 @@ def places_of(
     return place, (nodes[place] == ends).all(axis=1)
 
 
-def grow_forest(forest: Keys | None, more: Keys, limit: int) -> Keys:
+def grow_forest(forest: Keys | None, more: Keys, n_nodes: int, limit: int) -> Keys:
     """The best ``limit`` rows of a spanning forest of what was seen, best first.
 
     A row belongs to it iff rows before it in the order of keys do not connect its ends; for the
     best ``limit`` of them that is known without those that come later.
     """
+    if forest is not None and len(forest.score) == limit:
+        last, contacts = forest.score[-1], forest.tie_contacts[-1]
+        ties = (more.score == last) & (more.tie_contacts >= contacts)
+        more = more.take((more.score > last) | ties)  # the others come after it
     both = more if forest is None else join_keys([forest, more])
     both = both.take(best_first(both))
-    nodes, compact = np.unique(both.pairs, return_inverse=True)
-    joins = spanning(compact.reshape(-1, 2), len(nodes))
+    joins = spanning(both.pairs.astype(np.int64), n_nodes)
     return both.take(np.flatnonzero(joins)[:limit])
 
 

@@ -1,12 +1,11 @@
-"""Rows outside memory: buckets of tables, and a buffer in front of them.
+"""Rows outside memory: buckets of rows, and a buffer in front of them.
 
-What keeps the buckets is somebody else's: a dictionary in tests, Parquet files in
-``ledger/rows.py``.
+What keeps the buckets is somebody else's: a dictionary in tests, files in ``ledger/scratch.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,24 +16,22 @@ from emslice.ops.row_tables import Keys, join_rows, sizes_of, take_rows
 
 
 class RowStore(Protocol):
-    """Tables by bucket, in the order in which they came. A bucket that nobody filled is empty."""
+    """Rows by bucket, in the order in which they came. A bucket that nobody filled is empty."""
 
-    def append(self, bucket: str, rows: OpenGraph) -> None:
-        """Put a table behind those of a bucket."""
+    def append(self, rows: OpenGraph, buckets: Sequence[str], begin: Sequence[int]) -> None:
+        """Put rows behind those of their buckets: from ``begin[i]`` on they go to the i-th."""
+
+    def load(self, bucket: str) -> OpenGraph:
+        """All rows of a bucket."""
 
     def pieces(self, bucket: str) -> Iterator[OpenGraph]:
-        """Tables of a bucket, one by one."""
+        """The same in tables as they came, one by one."""
 
     def keys(self, bucket: str) -> Keys:
         """Keys of all rows of a bucket, in order."""
 
     def drop(self, bucket: str) -> None:
         """Forget a bucket."""
-
-
-def load(store: RowStore, bucket: str) -> OpenGraph:
-    """All rows of a bucket."""
-    return join_rows(list(store.pieces(bucket)))
 
 
 class Spread:
@@ -55,8 +52,14 @@ class Spread:
 
     def flush(self) -> None:
         """Write what is held."""
-        for number, rows in self._sorted():
-            self._store.append(self.bucket(number), rows)
+        if not self._held:
+            return
+        rows = join_rows([rows for rows, _ in self._held])
+        numbers = np.concatenate([number for _, number in self._held])
+        order = np.argsort(numbers, kind="stable")
+        here, begin = np.unique(numbers[order], return_index=True)
+        buckets = [self.bucket(number) for number in here.tolist()]
+        self._store.append(take_rows(rows, order), buckets, begin.tolist())
         self._held, self._bytes = [], 0
 
     def tables(self, n: int) -> Iterator[OpenGraph]:
@@ -65,19 +68,9 @@ class Spread:
             self.flush()
         for number in range(n):
             held = [rows for rows, _ in self._held]
-            yield join_rows([*self._store.pieces(self.bucket(number)), *held])
+            yield join_rows([self._store.load(self.bucket(number)), *held])
             self._store.drop(self.bucket(number))
 
     def bucket(self, number: int) -> str:
         """Name of a bucket."""
         return f"{self._prefix}/{number}"
-
-    def _sorted(self) -> Iterator[tuple[int, OpenGraph]]:
-        if not self._held:
-            return
-        rows = join_rows([rows for rows, _ in self._held])
-        numbers = np.concatenate([number for _, number in self._held])
-        order = np.argsort(numbers, kind="stable")
-        here, first = np.unique(numbers[order], return_index=True)
-        for number, part in zip(here, np.split(order, first[1:]), strict=True):
-            yield int(number), take_rows(rows, part)

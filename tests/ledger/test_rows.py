@@ -1,15 +1,15 @@
-"""Rows come back as they were, whole, in batches and from a store; damage is named."""
+"""Rows come back as they were, whole and in batches; damage is named."""
 
 import numpy as np
 import pytest
 from reference.strategies import graph_of
 
 from emslice.errors import StorageError
-from emslice.ledger.rows import ParquetStore, iter_rows, load_rows, save_rows, stored_size
+from emslice.ledger.rows import iter_rows, load_rows, save_rows, stored_size
 from emslice.ops.contacts import contacts_of
 from emslice.ops.linkage import LINKAGES, Linkage
 from emslice.ops.open_graph import base_graph
-from emslice.ops.row_tables import empty_rows, join_rows, row_keys, sizes_of, take_rows
+from emslice.ops.row_tables import empty_rows, join_rows, sizes_of, take_rows
 
 
 @pytest.fixture(params=LINKAGES)
@@ -48,20 +48,6 @@ def test_the_size_is_known_without_reading_rows(tmp_path, table):
     save_rows(tmp_path / "rest.parquet", [rows])
     stated, exact = stored_size(tmp_path / "rest.parquet"), sizes_of(rows).sum()
     assert exact <= stated <= exact + 60 * len(rows)  # a row without a run may count as one
-
-
-def test_a_store_gives_rows_and_keys_in_the_order_in_which_they_came(tmp_path, table):
-    rows, linkage = table
-    store = ParquetStore(tmp_path, linkage)
-    for part in (np.arange(6, 11), np.arange(6)):
-        store.append("rows/3", take_rows(rows, part))
-    expected = take_rows(rows, np.r_[6:11, 0:6])
-    assert_equal(join_rows(list(store.pieces("rows/3"))), expected)
-    for found, key in zip(store.keys("rows/3"), row_keys(expected, linkage), strict=True):
-        np.testing.assert_array_equal(found, key)
-    store.drop("rows/3")
-    assert len(store.keys("rows/3").score) == 0
-    assert not list(store.pieces("rows/4"))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1 and then nothing"])

@@ -2,7 +2,9 @@
 
 from collections import defaultdict
 
-from emslice.ops.row_tables import join_rows, row_keys
+import numpy as np
+
+from emslice.ops.row_tables import join_rows, row_keys, take_rows
 
 
 class MemoryStore:
@@ -11,14 +13,18 @@ class MemoryStore:
     def __init__(self, linkage):
         self.linkage, self.buckets = linkage, defaultdict(list)
 
-    def append(self, bucket, rows):
-        self.buckets[bucket].append(rows)
+    def append(self, rows, buckets, begin):
+        for bucket, first, end in zip(buckets, begin, [*begin[1:], len(rows)], strict=True):
+            self.buckets[bucket].append(take_rows(rows, np.arange(first, end)))
+
+    def load(self, bucket):
+        return join_rows(self.buckets[bucket])
 
     def pieces(self, bucket):
         yield from list(self.buckets[bucket])
 
     def keys(self, bucket):
-        return row_keys(join_rows(self.buckets[bucket]), self.linkage)
+        return row_keys(self.load(bucket), self.linkage)
 
     def drop(self, bucket):
         self.buckets.pop(bucket, None)

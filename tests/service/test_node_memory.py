@@ -13,7 +13,7 @@ from service.runs import SHAPE, Silent, run_of, store_affinities, write
 from emslice.config.load import load_config
 from emslice.errors import ConfigError
 from emslice.ledger.merges import load_merges
-from emslice.ledger.rows import ParquetStore
+from emslice.ledger.scratch import ScratchStore
 from emslice.service.again import plan_again, release_failed
 from emslice.service.machine import BASE_BYTES, LADDER_BYTES
 from emslice.service.plan import plan_from_affinities
@@ -28,13 +28,13 @@ LINKAGES = pytest.mark.parametrize("linkage", ["mean", "quantile_max", "quantile
 def ladders(monkeypatch):
     """Number of graphs that went down the ladder."""
     made = []
-    make = ParquetStore.__init__
+    make = ScratchStore.__init__
 
     def note(self, folder, linkage):
         made.append(folder)
         make(self, folder, linkage)
 
-    monkeypatch.setattr(ParquetStore, "__init__", note)
+    monkeypatch.setattr(ScratchStore, "__init__", note)
     return made
 
 
