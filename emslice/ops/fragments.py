@@ -18,13 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from emslice.errors import GeometryError
 from emslice.geometry.boxes import Roi, show, within
 from emslice.ops.distance import capped_distance
 from emslice.ops.fragments_3d import label_box
+from emslice.ops.rainfall import (
+    add_boundary,
+    find_inside,
+    label_ends,
+    mask_heights,
+    point_uphill,
+    shift_labels,
+)
 
 RADIUS = 64
 """Voxels: the cap of the distance, and the halo of the stage."""
@@ -140,7 +147,7 @@ def _label_sections(
     firsts = np.cumsum([0, *n_roots]), np.cumsum([sum(n_roots), *n_exits])
     plane = affinity.shape[2] * affinity.shape[3]
     for z in range(labels.shape[0]):
-        _shift(labels[z], np.int32(firsts[0][z]), np.int32(firsts[1][z]))
+        shift_labels(labels[z], np.int32(firsts[0][z]), np.int32(firsts[1][z]))
         for places in found[z]:
             places += (core[0].start + z) * plane
     roots, exits = (np.concatenate([part[i] for part in found]) for i in (0, 1))
@@ -151,12 +158,10 @@ def section_heights(
     along_y: NDArray[np.uint8], along_x: NDArray[np.uint8], radius: int
 ) -> NDArray[np.uint16]:
     """Heights without their index, one number each: 1 + sum on the boundary, 256 + d2 inside."""
-    total = along_y.astype(np.uint16) + along_x
-    inside = total > 255
-    height = np.empty(total.shape, np.uint16)
+    inside, height = np.empty(along_y.shape, np.bool_), np.empty(along_y.shape, np.uint16)
+    find_inside(along_y, along_x, inside)
     capped_distance(inside, radius, height)
-    height += 256
-    np.copyto(height, total + np.uint16(1), where=~inside)
+    add_boundary(along_y, along_x, height)
     return height
 
 
@@ -168,7 +173,7 @@ def _label_section(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Number the roots of a core from 1 up and its exits from -1 down; their linear indices."""
     height = section_heights(affinity[1], affinity[2], radius)
-    height[~affinity.any(axis=0)] = 0
+    mask_heights(affinity, height)
     # Where a voxel points to depends on its neighbours: the core and one voxel around it.
     ring = tuple(
         slice(max(0, s.start - 1), min(n, s.stop + 1))
@@ -178,104 +183,13 @@ def _label_section(
     seen = np.ascontiguousarray(height[ring])
     target = np.empty(seen.shape, np.int32)
     point_uphill(seen, target)
-    found = _follow(seen, target, top, left, labels)
+    found = label_ends(seen, target, top, left, labels)
 
     def in_section(places: NDArray[np.int64]) -> NDArray[np.int64]:
         y, x = np.divmod(places, seen.shape[1])
         return (y + ring[0].start) * height.shape[1] + x + ring[1].start
 
     return in_section(found[0]), in_section(found[1])
-
-
-@njit(nogil=True, cache=True)
-def point_uphill(height: NDArray[np.uint16], target: NDArray[np.int32]) -> None:
-    """Linear index of the highest of a voxel and its 8 neighbours; height 0 is never chosen.
-
-    The highest of nine is the highest of three rows' highest of three, so one pass over the
-    rows keeps the three last. ``target`` has the shape (Y, X) of ``height``.
-    """
-    rows, width = height.shape
-    best = np.zeros((3, width), np.int64)  # (height, index) packed, per row modulo 3
-    key = np.empty(width + 2, np.int64)
-    key[0] = key[width + 1] = 0
-    for y in range(rows + 1):
-        last = best[y % 3]
-        if y < rows:
-            for x in range(width):
-                key[x + 1] = (np.int64(height[y, x]) << 32) | (y * width + x)
-            for x in range(width):
-                last[x] = max(key[x], key[x + 1], key[x + 2])
-        else:
-            last[:] = 0
-        if y > 0:
-            for x in range(width):
-                highest = max(best[0, x], best[1, x], best[2, x])
-                target[y - 1, x] = np.int32(highest & 0xFFFFFFFF)
-
-
-@njit(nogil=True, cache=True)
-def _follow(height, target, top, left, labels):  # type: ignore[no-untyped-def]
-    """Label a core by the end of each path: roots 1, 2 ... and exits -1, -2 ... as they are met.
-
-    ``height`` and ``target`` cover the core and what its voxels may point to; the core begins at
-    (top, left) and has the shape of ``labels``. Roots are numbered in linear order.
-    """
-    rows, width = labels.shape
-    full = height.shape[1]
-    number = np.zeros(height.size, np.int32)  # 0 is not known yet
-    pointer, heights = target.reshape(-1), height.reshape(-1)
-    roots, exits = np.empty(labels.size, np.int64), np.empty(2 * (rows + width), np.int64)
-    n_roots, n_exits = 0, 0
-    for y in range(rows):
-        for p in range((y + top) * full + left, (y + top) * full + left + width):
-            if pointer[p] == p and heights[p] != 0:
-                roots[n_roots] = p
-                n_roots += 1
-                number[p] = n_roots
-    for y in range(rows):  # only the outermost voxels of the core point out of it
-        step = 1 if y == 0 or y == rows - 1 else max(1, width - 1)
-        for x in range(0, width, step):
-            p = (y + top) * full + x + left
-            q = pointer[p]
-            qy, qx = q // full - top, q % full - left
-            outside = qy < 0 or qy >= rows or qx < 0 or qx >= width
-            if outside and heights[p] != 0 and number[q] == 0:
-                exits[n_exits] = q
-                n_exits += 1
-                number[q] = -n_exits
-    for p in range(number.size):  # two sweeps in the order of memory know the end of most paths
-        if number[p] == 0:
-            number[p] = number[pointer[p]]
-    for p in range(number.size - 1, -1, -1):
-        if number[p] == 0:
-            number[p] = number[pointer[p]]
-    for y in range(rows):
-        for x in range(width):
-            p = (y + top) * full + x + left
-            if heights[p] == 0:
-                labels[y, x] = 0
-                continue
-            q = p
-            while number[q] == 0:
-                q = pointer[q]
-            end = number[q]
-            q = p
-            while number[q] == 0:
-                number[q] = end
-                q = pointer[q]
-            labels[y, x] = end
-    return roots[:n_roots].copy(), exits[:n_exits].copy()
-
-
-@njit(nogil=True, cache=True)
-def _shift(labels, first_root, first_exit):  # type: ignore[no-untyped-def]
-    """Count on from earlier sections: roots from one number, exits from another."""
-    for y in range(labels.shape[0]):
-        for x in range(labels.shape[1]):
-            if labels[y, x] > 0:
-                labels[y, x] += first_root
-            elif labels[y, x] < 0:
-                labels[y, x] = first_exit - labels[y, x]
 
 
 def _domain_ids(places: NDArray[np.int64], read: Roi, domain: Roi) -> NDArray[np.uint64]:
