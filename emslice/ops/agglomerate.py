@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 
 from emslice.errors import GeometryError
 from emslice.ops.linkage import SCALE, Linkage, base_rows, tie_order
-from emslice.ops.merging import RANK_BITS, Adjacency, Rows, connect, keys_of, merge_best_first
+from emslice.ops.merging import (
+    BATCH,
+    RANK_BITS,
+    Adjacency,
+    Rows,
+    connect,
+    keys_of,
+    merge_best_first,
+)
 from emslice.ops.region_graph import RegionGraph
 
 
@@ -116,14 +124,14 @@ def run_best_first(
     if n_best is not None:
         floor += 2**RANK_BITS - n_best  # ranks fall in keys, and 0 is the best
     queue = np.sort(key[key >= floor])[::-1].copy()
-    graph = _adjacency(edges, len(waiting))
+    graph = adjacency(edges, len(waiting))
     merges, scores, name = merge_best_first(
         graph, rows, key, order, queue, waiting, floor, is_mean, linkage.quantile
     )
     return End(merges, scores, name, key, graph.ends[:, :2])
 
 
-def _adjacency(edges: NDArray[np.int32], n_nodes: int) -> Adjacency:
+def adjacency(edges: NDArray[np.int32], n_nodes: int) -> Adjacency:
     """Lists and table of a graph."""
     ends = np.full((len(edges), 4), -1, np.int32)
     ends[:, :2] = edges
@@ -132,6 +140,7 @@ def _adjacency(edges: NDArray[np.int32], n_nodes: int) -> Adjacency:
         np.full(n_nodes, -1, np.int32),
         np.zeros(n_nodes, np.int32),
         np.empty(1 << max(4, (2 * len(edges) - 1).bit_length()), np.int64),
+        np.empty((2, BATCH + 1), np.int64),
     )
     connect(graph)
     return graph

@@ -143,7 +143,7 @@ def add_up_contacts(
                 row[CONTACTS] += stops[i] - starts[i]
                 row[TOTAL] += total
                 row[HIGHEST] = max(row[HIGHEST], highest)
-    return rows[:n_rows].copy()
+    return rows[:n_rows]
 
 
 @njit(nogil=True, cache=True)
@@ -169,31 +169,45 @@ def collect_codes(affinity, labels, begin, end, rows, codes):  # type: ignore[no
 
 
 @njit(nogil=True, cache=True)
-def order_by_pair(key, n_nodes):  # type: ignore[no-untyped-def]
-    """Rows in the order of their keys; fragments are numbered below ``n_nodes``.
-
-    Two stable counting sorts, by the larger number and then by the smaller.
-    """
-    by_larger, order = np.empty(key.size, np.int32), np.empty(key.size, np.int32)
+def _sort_by(number, before, n_nodes, after):  # type: ignore[no-untyped-def]
+    """Fill ``after`` with rows sorted by their numbers, equal ones in the order of ``before``."""
     place = np.zeros(n_nodes + 1, np.int32)
-    for row in range(key.size):
-        place[(key[row] & 0xFFFFFFFF) + 1] += 1
+    for row in range(number.size):
+        place[number[row] + 1] += 1
     for node in range(n_nodes):
         place[node + 1] += place[node]
-    for row in range(key.size):
-        node = key[row] & 0xFFFFFFFF
-        by_larger[place[node]] = row
-        place[node] += 1
-    place[:] = 0
-    for row in range(key.size):
-        place[(key[row] >> 32) + 1] += 1
-    for node in range(n_nodes):
-        place[node + 1] += place[node]
-    for row in by_larger:
-        node = key[row] >> 32
-        order[place[node]] = row
-        place[node] += 1
-    return order
+    for row in before:
+        after[place[number[row]]] = row
+        place[number[row]] += 1
+
+
+@njit(nogil=True, cache=True)
+def sort_rows(rows):  # type: ignore[no-untyped-def]
+    """Pairs in ascending order, and for each its contacts, sum and maximum; equal pairs add up.
+
+    Two counting sorts, by the larger number of a pair and then by the smaller.
+    """
+    n, n_nodes = rows.shape[0], 1
+    for row in range(n):
+        n_nodes = max(n_nodes, (rows[row, KEY] & 0xFFFFFFFF) + 1)
+    by_larger, order = np.empty(n, np.int32), np.empty(n, np.int32)
+    _sort_by(rows[:, KEY] & 0xFFFFFFFF, np.arange(n), n_nodes, by_larger)
+    _sort_by(rows[:, KEY] >> 32, by_larger, n_nodes, order)
+    edges, highest = np.empty((n, 2), np.int32), np.empty(n, np.uint8)
+    contacts, total = np.empty(n, np.int64), np.empty(n, np.int64)
+    last, i = np.int64(-1), -1
+    for row in order:
+        key = rows[row, KEY]
+        if key == last:
+            contacts[i] += rows[row, CONTACTS]
+            total[i] += rows[row, TOTAL]
+            highest[i] = max(highest[i], rows[row, HIGHEST])
+            continue
+        last, i = key, i + 1
+        edges[i, 0], edges[i, 1] = key >> 32, key & 0xFFFFFFFF
+        contacts[i], total[i] = rows[row, CONTACTS], rows[row, TOTAL]
+        highest[i] = rows[row, HIGHEST]
+    return edges[: i + 1], contacts[: i + 1], total[: i + 1], highest[: i + 1]
 
 
 @njit(nogil=True, cache=True)

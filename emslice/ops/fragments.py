@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,8 +104,8 @@ def make_fragments(
 
     Notes
     -----
-    Besides the affinities: labels, and per thread one section's heights; with 3 dimensions labels
-    and 3 bytes a voxel of the read box.
+    Besides the affinities: labels, and per thread 15 bytes a voxel of one section; with 3
+    dimensions labels and 3 bytes a voxel of the read box.
     """
     shape = affinity.shape[1:]
     read = read or Roi((0, 0, 0), shape)
@@ -134,19 +135,24 @@ def _label_sections(
     workers: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Label a core section by section; linear indices of roots and exits in the read box."""
+    depth = labels.shape[0]
+    cuts = np.linspace(0, depth, min(workers, depth) + 1).astype(int)
 
-    def work(z: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        section = affinity[:, core[0].start + z]
-        return _label_section(section, radius, core[1:], labels[z])
+    def work(cut: tuple[int, int]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        space = _Space(affinity.shape[2:])
+        return [
+            _label_section(affinity[:, core[0].start + z], radius, core[1:], labels[z], space)
+            for z in range(*cut)
+        ]
 
     with ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(work, range(labels.shape[0])))
+        found = list(chain.from_iterable(pool.map(work, pairwise(cuts.tolist()))))
     n_roots, n_exits = ([len(part[i]) for part in found] for i in (0, 1))
     if sum(n_roots) + sum(n_exits) >= 2**31 - 1:
         raise GeometryError(f"{sum(n_roots)} fragments in one block; use smaller blocks.")
     firsts = np.cumsum([0, *n_roots]), np.cumsum([sum(n_roots), *n_exits])
     plane = affinity.shape[2] * affinity.shape[3]
-    for z in range(labels.shape[0]):
+    for z in range(depth):
         shift_labels(labels[z], np.int32(firsts[0][z]), np.int32(firsts[1][z]))
         for places in found[z]:
             places += (core[0].start + z) * plane
@@ -158,11 +164,32 @@ def section_heights(
     along_y: NDArray[np.uint8], along_x: NDArray[np.uint8], radius: int
 ) -> NDArray[np.uint16]:
     """Heights without their index, one number each: 1 + sum on the boundary, 256 + d2 inside."""
-    inside, height = np.empty(along_y.shape, np.bool_), np.empty(along_y.shape, np.uint16)
+    height = np.empty(along_y.shape, np.uint16)
+    _fill_heights(along_y, along_x, radius, np.empty(along_y.shape, np.bool_), height)
+    return height
+
+
+def _fill_heights(
+    along_y: NDArray[np.uint8],
+    along_x: NDArray[np.uint8],
+    radius: int,
+    inside: NDArray[np.bool_],
+    height: NDArray[np.uint16],
+) -> None:
+    """Fill ``height``; and ``inside``, on the way."""
     find_inside(along_y, along_x, inside)
     capped_distance(inside, radius, height)
     add_boundary(along_y, along_x, height)
-    return height
+
+
+class _Space:
+    """What a thread works in, 15 bytes a voxel of a section: fresh memory costs page faults."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.inside = np.empty(shape, np.bool_)
+        self.height = np.empty(shape, np.uint16)
+        size = self.inside.size + 1
+        self.target, self.number, self.waiting = (np.empty(size, np.int32) for _ in range(3))
 
 
 def _label_section(
@@ -170,9 +197,11 @@ def _label_section(
     radius: int,
     core: tuple[slice, slice],
     labels: NDArray[np.int32],
+    space: _Space,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Number the roots of a core from 1 up and its exits from -1 down; their linear indices."""
-    height = section_heights(affinity[1], affinity[2], radius)
+    height = space.height
+    _fill_heights(affinity[1], affinity[2], radius, space.inside, height)
     mask_heights(affinity, height)
     # Where a voxel points to depends on its neighbours: the core and one voxel around it.
     ring = tuple(
@@ -181,9 +210,9 @@ def _label_section(
     )
     top, left = (s.start - r.start for s, r in zip(core, ring, strict=True))
     seen = np.ascontiguousarray(height[ring])
-    target = np.empty(seen.shape, np.int32)
+    target = space.target[: seen.size].reshape(seen.shape)
     point_uphill(seen, target)
-    found = label_ends(seen, target, top, left, labels)
+    found = label_ends(seen, target, top, left, labels, space.number, space.waiting)
 
     def in_section(places: NDArray[np.int64]) -> NDArray[np.int64]:
         y, x = np.divmod(places, seen.shape[1])

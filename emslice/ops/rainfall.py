@@ -71,22 +71,22 @@ def point_uphill(height: NDArray[np.uint16], target: NDArray[np.int32]) -> None:
 
 
 @njit(nogil=True, cache=True)
-def label_ends(height, target, top, left, labels):  # type: ignore[no-untyped-def]
+def label_ends(height, target, top, left, labels, number, waiting):  # type: ignore[no-untyped-def]
     """Label a core by the end of each path: roots 1, 2 ... and exits -1, -2 ...; their places.
 
     ``height`` and ``target`` cover the core and what its voxels may point to; the core begins at
     (top, left) and has the shape of ``labels``. Roots are numbered in linear order, exits as they
-    are met. Both arrays are used up.
+    are met. Both arrays are used up; ``number`` and ``waiting``, int32, have one entry more.
     """
     rows, width = labels.shape
     full = height.shape[1]
     pointer, heights = target.reshape(-1), height.reshape(-1)
-    number = np.zeros(pointer.size, np.int32)
+    number[: pointer.size] = 0
     exits = _number_exits(heights, pointer, number, (rows, width, full, top, left))
     _wall_in(height, top, left, rows, width)
-    roots = _sweep_forward(heights, pointer)
+    roots = _sweep_forward(heights, pointer, waiting)
     _sweep_backward(pointer)
-    _follow_rest(pointer)
+    _follow_rest(pointer, waiting)
     for i in range(roots.size):
         number[roots[i]] = i + 1
     for y in range(rows):
@@ -127,7 +127,7 @@ def _wall_in(height, top, left, rows, width):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _sweep_forward(heights, pointer):  # type: ignore[no-untyped-def]
+def _sweep_forward(heights, pointer, roots):  # type: ignore[no-untyped-def]
     """Point every voxel to where its target points; places of the roots, in linear order.
 
     In the order of memory, so that a path against this order is walked to its end at once. What is
@@ -135,7 +135,7 @@ def _sweep_forward(heights, pointer):  # type: ignore[no-untyped-def]
     would stall.
     """
     size = np.uint64(pointer.size)
-    roots, n_roots = np.empty(pointer.size + 1, np.int64), np.uint64(0)
+    n_roots = np.uint64(0)
     end = np.int32(0)
     for p in range(size):
         q = np.uint64(pointer[p])
@@ -146,7 +146,7 @@ def _sweep_forward(heights, pointer):  # type: ignore[no-untyped-def]
         pointer[p] = end
         roots[n_roots] = p
         n_roots += np.uint64((q == p) & (not is_masked))
-    return roots[:n_roots].copy()
+    return roots[:n_roots].astype(np.int64)
 
 
 @njit(nogil=True, cache=True)
@@ -164,10 +164,10 @@ def _sweep_backward(pointer):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _follow_rest(pointer):  # type: ignore[no-untyped-def]
+def _follow_rest(pointer, waiting):  # type: ignore[no-untyped-def]
     """Point every voxel to the end of its path; each round at least halves what is left of it."""
     size = np.uint64(pointer.size)
-    waiting, n = np.empty(pointer.size + 1, np.int32), np.uint64(0)
+    n = np.uint64(0)
     for p in range(size):
         q = np.uint64(pointer[p])
         waiting[n] = p

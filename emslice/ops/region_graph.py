@@ -16,16 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emslice.ops.contact_runs import (
-    CONTACTS,
-    HIGHEST,
-    KEY,
-    TOTAL,
-    add_up_contacts,
-    collect_codes,
-    count_runs,
-    order_by_pair,
-)
+from emslice.ops.contact_runs import add_up_contacts, collect_codes, count_runs, sort_rows
 from emslice.ops.histograms import Histograms, add_histograms, histograms_of
 
 
@@ -75,7 +66,7 @@ def extract_edges(
     cuts = np.linspace(0, depth, min(workers, depth) + 1).astype(int)
 
     def slab(cut: tuple[int, int]) -> RegionGraph:
-        graph = _sorted(add_up_contacts(affinity, labels, *cut))
+        graph = RegionGraph(*sort_rows(add_up_contacts(affinity, labels, *cut)))
         return _with_histograms(graph, affinity, labels, *cut) if histograms else graph
 
     with ThreadPoolExecutor(workers) as pool:
@@ -109,24 +100,6 @@ def combine(graphs: list[RegionGraph]) -> RegionGraph:
         reduced(np.maximum, "highest"),
         add_histograms([g.histograms for g in graphs], into, len(first)),
     )
-
-
-def _sorted(rows: NDArray[np.int64]) -> RegionGraph:
-    """Graph of rows in any order; those of one pair add up."""
-    n_nodes = int((rows[:, KEY] & 0xFFFFFFFF).max(initial=0)) + 1
-    order = order_by_pair(rows[:, KEY], n_nodes)
-    key = rows[order, KEY]
-    first = np.flatnonzero(np.diff(key, prepend=-1))
-    number, total, highest = (rows[order, column] for column in (CONTACTS, TOTAL, HIGHEST))
-    if len(first) < len(key):
-        key, number, total = (
-            key[first],
-            np.add.reduceat(number, first),
-            np.add.reduceat(total, first),
-        )
-        highest = np.maximum.reduceat(highest, first)
-    edges = np.stack([key >> 32, key & 0xFFFFFFFF], axis=1).astype(np.int32)
-    return RegionGraph(edges, number, total, highest.astype(np.uint8))
 
 
 def _with_histograms(
