@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from emslice.ops.agglomerate import adjacency
+from emslice.ops.agglomerate import adjacency, queue_of
 from emslice.ops.linkage import Linkage, tie_order
 from emslice.ops.merging import RANK_BITS, RANK_MASK, contract, keys_of, take_best
 from emslice.ops.open_graph import OpenGraph, _rest, _rows
@@ -53,7 +53,7 @@ def step(
     order, rows = tie_order(graph.tie_pairs, graph.tie_contacts), _rows(graph, linkage)
     waiting, how = np.isin(nodes, open_names), (linkage.name == "mean", linkage.quantile)
     key = keys_of(*how, order, rows)
-    queue, lists = np.sort(key[key >= floor])[::-1].copy(), adjacency(edges, len(nodes))
+    queue, lists = queue_of(key, order, floor), adjacency(edges, len(nodes))
     links, name = _loop(lists, rows, key, order, queue, waiting, floor, *how, lone)
     left = np.flatnonzero(key >= 0)
     names = nodes[name[lists.ends[left, :2]]]
