@@ -83,7 +83,7 @@ def label_ends(height, target, top, left, labels, number, waiting):  # type: ign
     pointer, heights = target.reshape(-1), height.reshape(-1)
     number[: pointer.size] = 0
     exits = _number_exits(heights, pointer, number, (rows, width, full, top, left))
-    _wall_in(height, top, left, rows, width)
+    _wall_in(height, target, top, left, labels.shape)
     roots = _sweep_forward(heights, pointer, waiting)
     _sweep_backward(pointer)
     _follow_rest(pointer, waiting)
@@ -116,14 +116,15 @@ def _number_exits(heights, pointer, number, core):  # type: ignore[no-untyped-de
 
 
 @njit(nogil=True, cache=True)
-def _wall_in(height, top, left, rows, width):  # type: ignore[no-untyped-def]
-    """Set the height around a core to 0, so that paths end there."""
+def _wall_in(height, target, top, left, core):  # type: ignore[no-untyped-def]
+    """End paths around a core of that shape: nothing there is a root, or points further."""
+    rows, width = core
     for y in range(height.shape[0]):
-        if top <= y < top + rows:
-            height[y, :left] = 0
-            height[y, left + width :] = 0
-        else:
-            height[y] = 0
+        skipped = width if top <= y < top + rows else 0
+        for i in range(height.shape[1] - skipped):
+            x = i if i < left else i + skipped
+            height[y, x] = 0
+            target[y, x] = y * height.shape[1] + x
 
 
 @njit(nogil=True, cache=True)

@@ -38,9 +38,9 @@ def test_paths_to_and_fro_end_at_their_roots(n_roots):
     np.testing.assert_array_equal(roots[labels - 1].ravel(), ends)
 
 
-def test_what_is_outside_the_core_ends_a_path():
-    height, target = np.ones((3, 4), np.uint16), np.arange(12, dtype=np.int32).reshape(3, 4)
-    target[1, 1], target[1, 2] = 2, 5  # to the row above, and to its left neighbour
+def test_what_is_outside_the_core_ends_a_path_wherever_it_points_itself():
+    height, target = np.ones((3, 4), np.uint16), np.zeros((3, 4), np.int32)
+    target[1, 1], target[1, 2] = 10, 5  # to the row below, and to its left neighbour
     labels, work = np.empty((1, 2), np.int32), [np.empty(13, np.int32) for _ in range(2)]
     roots, exits = label_ends(height, target, 1, 1, labels, *work)
-    assert (roots.tolist(), exits.tolist(), labels.tolist()) == ([], [2], [[-1, -1]])
+    assert (roots.tolist(), exits.tolist(), labels.tolist()) == ([], [10], [[-1, -1]])
