@@ -1,4 +1,4 @@
-"""The loop of ``ops/merging.py`` with a cut anywhere in the key, and the lone open neighbour."""
+"""Best first as in ``ops/merging.py``: a cut anywhere in the key, and the lone open neighbour."""
 
 from __future__ import annotations
 
@@ -8,17 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from emslice.ops.agglomerate import _adjacency
+from emslice.ops.agglomerate import adjacency, queue_of
 from emslice.ops.linkage import Linkage, tie_order
-from emslice.ops.merging import (
-    RANK_BITS,
-    RANK_MASK,
-    _contract,
-    _drop_top,
-    _push,
-    _sweep,
-    keys_of,
-)
+from emslice.ops.merging import RANK_BITS, RANK_MASK, contract, keys_of, take_best
 from emslice.ops.open_graph import OpenGraph, _rest, _rows
 
 
@@ -61,10 +53,10 @@ def step(
     order, rows = tie_order(graph.tie_pairs, graph.tie_contacts), _rows(graph, linkage)
     waiting, how = np.isin(nodes, open_names), (linkage.name == "mean", linkage.quantile)
     key = keys_of(*how, order, rows)
-    queue, adjacency = np.sort(key[key >= floor])[::-1].copy(), _adjacency(edges, len(nodes))
-    links, name = _loop(adjacency, rows, key, order, queue, waiting, floor, *how, lone)
+    queue, lists = queue_of(key, order, floor), adjacency(edges, len(nodes))
+    links, name = _loop(lists, rows, key, order, queue, waiting, floor, *how, lone)
     left = np.flatnonzero(key >= 0)
-    names = nodes[name[adjacency.ends[left, :2]]]
+    names = nodes[name[lists.ends[left, :2]]]
     rest = _rest(graph, rows, left, names, order[RANK_MASK - (key[left] & RANK_MASK)], linkage)
     names = np.sort(names, axis=1)
     ordered = key[left][np.lexsort((names[:, 1], names[:, 0]))]
@@ -90,38 +82,21 @@ def _n_waiting(graph, node, waiting):  # type: ignore[no-untyped-def]
 def _loop(graph, rows, key, order, queue, waiting, floor, is_mean, quantile, lone):  # type: ignore[no-untyped-def]
     name = np.arange(graph.head.size).astype(np.int32)
     links, heap = np.empty((graph.head.size, 2), np.int32), np.empty((queue.size, 2), np.int64)
-    n_links, n_heap, place, n_slots = 0, 0, 0, graph.ends.shape[0]
-    while place < queue.size or n_heap > 0:
-        if n_heap > 0 and (place == queue.size or heap[0, 0] > queue[place]):
-            promise, edge = heap[0, 0], heap[0, 1]
-            _drop_top(heap, n_heap)
-            n_heap -= 1
-        else:
-            promise = queue[place]
-            edge = np.int64(order[RANK_MASK - (promise & RANK_MASK)])
-            place += 1
-        if key[edge] < floor:
-            continue
-        if key[edge] < promise:
-            _push(heap, n_heap, key[edge], edge)
-            n_heap += 1
-            continue
+    n_links, n_slots = 0, graph.ends.shape[0]
+    edge, place, n_heap = take_best(queue, 0, heap, 0, key, order, floor)
+    while edge >= 0:
         a, b = graph.ends[edge, 0], graph.ends[edge, 1]
-        if waiting[a] and waiting[b]:
-            continue
         if waiting[b]:
             a, b = b, a
         keeps = waiting[a]  # an open one keeps its name, which others know
-        if keeps and not (lone and _n_waiting(graph, b, waiting) == 1):
+        if keeps and (waiting[b] or not (lone and _n_waiting(graph, b, waiting) == 1)):
             waiting[b] = True
-            continue
-        stays = name[a] if keeps else min(name[a], name[b])
-        links[n_links, 0], links[n_links, 1] = name[a] + name[b] - stays, stays
-        n_links += 1
-        if n_slots + min(graph.degree[a], graph.degree[b]) > graph.table.size // 4 * 3:
-            n_slots = _sweep(graph)
-        a, b, taken = _contract(graph, rows, key, edge, is_mean, quantile)
-        waiting[a], waiting[b] = keeps, False
-        name[a], name[b] = stays, -1
-        n_slots += taken
+        else:
+            stays = name[a] if keeps else min(name[a], name[b])
+            links[n_links, 0], links[n_links, 1] = name[a] + name[b] - stays, stays
+            n_links += 1
+            a, b, n_slots = contract(graph, rows, key, edge, n_slots, is_mean, quantile)
+            waiting[a], waiting[b] = keeps, False
+            name[a], name[b] = stays, -1
+        edge, place, n_heap = take_best(queue, place, heap, n_heap, key, order, floor)
     return links[:n_links].copy(), name

@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 
 from emslice.errors import GeometryError
 from emslice.ops.linkage import SCALE, Linkage, base_rows, tie_order
-from emslice.ops.merging import RANK_BITS, Adjacency, Rows, connect, keys_of, merge_best_first
+from emslice.ops.merging import (
+    BATCH,
+    RANK_BITS,
+    Adjacency,
+    Rows,
+    connect,
+    keys_of,
+    merge_best_first,
+)
+from emslice.ops.radix import stable_order
 from emslice.ops.region_graph import RegionGraph
 
 
@@ -115,15 +124,26 @@ def run_best_first(
     floor = np.int64(lowest) << RANK_BITS
     if n_best is not None:
         floor += 2**RANK_BITS - n_best  # ranks fall in keys, and 0 is the best
-    queue = np.sort(key[key >= floor])[::-1].copy()
-    graph = _adjacency(edges, len(waiting))
+    queue = queue_of(key, order, floor)
+    graph = adjacency(edges, len(waiting))
     merges, scores, name = merge_best_first(
         graph, rows, key, order, queue, waiting, floor, is_mean, linkage.quantile
     )
     return End(merges, scores, name, key, graph.ends[:, :2])
 
 
-def _adjacency(edges: NDArray[np.int32], n_nodes: int) -> Adjacency:
+def queue_of(
+    key: NDArray[np.int64], order: NDArray[np.int32], floor: int | np.int64
+) -> NDArray[np.int64]:
+    """The keys that reach a floor, falling; ``order`` are the edges in the order of ties."""
+    ranked = key[order]
+    ranked = ranked[ranked >= floor]
+    # Ranks are in order already: only scores, of 24 bits, are sorted by.
+    falling = (SCALE - 1 - (ranked >> RANK_BITS)).astype(np.uint64)
+    return ranked[stable_order(falling, 0, 24)]
+
+
+def adjacency(edges: NDArray[np.int32], n_nodes: int) -> Adjacency:
     """Lists and table of a graph."""
     ends = np.full((len(edges), 4), -1, np.int32)
     ends[:, :2] = edges
@@ -132,6 +152,7 @@ def _adjacency(edges: NDArray[np.int32], n_nodes: int) -> Adjacency:
         np.full(n_nodes, -1, np.int32),
         np.zeros(n_nodes, np.int32),
         np.empty(1 << max(4, (2 * len(edges) - 1).bit_length()), np.int64),
+        np.empty((2, BATCH + 1), np.int64),
     )
     connect(graph)
     return graph

@@ -16,15 +16,23 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from emslice.errors import GeometryError
 from emslice.geometry.boxes import Roi, show, within
 from emslice.ops.distance import capped_distance
 from emslice.ops.fragments_3d import label_box
+from emslice.ops.rainfall import (
+    add_boundary,
+    find_inside,
+    label_ends,
+    mask_heights,
+    point_uphill,
+    shift_labels,
+)
 
 RADIUS = 64
 """Voxels: the cap of the distance, and the halo of the stage."""
@@ -96,8 +104,8 @@ def make_fragments(
 
     Notes
     -----
-    Besides the affinities: labels, and per thread one section's heights; with 3 dimensions labels
-    and 3 bytes a voxel of the read box.
+    Besides the affinities: labels, and per thread 15 bytes a voxel of one section; with 3
+    dimensions labels and 3 bytes a voxel of the read box.
     """
     shape = affinity.shape[1:]
     read = read or Roi((0, 0, 0), shape)
@@ -127,20 +135,25 @@ def _label_sections(
     workers: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Label a core section by section; linear indices of roots and exits in the read box."""
+    depth = labels.shape[0]
+    cuts = np.linspace(0, depth, min(workers, depth) + 1).astype(int)
 
-    def work(z: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        section = affinity[:, core[0].start + z]
-        return _label_section(section, radius, core[1:], labels[z])
+    def work(cut: tuple[int, int]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        space = _Space(affinity.shape[2:])
+        return [
+            _label_section(affinity[:, core[0].start + z], radius, core[1:], labels[z], space)
+            for z in range(*cut)
+        ]
 
     with ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(work, range(labels.shape[0])))
+        found = list(chain.from_iterable(pool.map(work, pairwise(cuts.tolist()))))
     n_roots, n_exits = ([len(part[i]) for part in found] for i in (0, 1))
     if sum(n_roots) + sum(n_exits) >= 2**31 - 1:
         raise GeometryError(f"{sum(n_roots)} fragments in one block; use smaller blocks.")
     firsts = np.cumsum([0, *n_roots]), np.cumsum([sum(n_roots), *n_exits])
     plane = affinity.shape[2] * affinity.shape[3]
-    for z in range(labels.shape[0]):
-        _shift(labels[z], np.int32(firsts[0][z]), np.int32(firsts[1][z]))
+    for z in range(depth):
+        shift_labels(labels[z], np.int32(firsts[0][z]), np.int32(firsts[1][z]))
         for places in found[z]:
             places += (core[0].start + z) * plane
     roots, exits = (np.concatenate([part[i] for part in found]) for i in (0, 1))
@@ -151,13 +164,32 @@ def section_heights(
     along_y: NDArray[np.uint8], along_x: NDArray[np.uint8], radius: int
 ) -> NDArray[np.uint16]:
     """Heights without their index, one number each: 1 + sum on the boundary, 256 + d2 inside."""
-    total = along_y.astype(np.uint16) + along_x
-    inside = total > 255
-    height = np.empty(total.shape, np.uint16)
-    capped_distance(inside, radius, height)
-    height += 256
-    np.copyto(height, total + np.uint16(1), where=~inside)
+    height = np.empty(along_y.shape, np.uint16)
+    _fill_heights(along_y, along_x, radius, np.empty(along_y.shape, np.bool_), height)
     return height
+
+
+def _fill_heights(
+    along_y: NDArray[np.uint8],
+    along_x: NDArray[np.uint8],
+    radius: int,
+    inside: NDArray[np.bool_],
+    height: NDArray[np.uint16],
+) -> None:
+    """Fill ``height``; and ``inside``, on the way."""
+    find_inside(along_y, along_x, inside)
+    capped_distance(inside, radius, height)
+    add_boundary(along_y, along_x, height)
+
+
+class _Space:
+    """What a thread works in, 15 bytes a voxel of a section: fresh memory costs page faults."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.inside = np.empty(shape, np.bool_)
+        self.height = np.empty(shape, np.uint16)
+        size = self.inside.size + 1
+        self.target, self.number, self.waiting = (np.empty(size, np.int32) for _ in range(3))
 
 
 def _label_section(
@@ -165,10 +197,12 @@ def _label_section(
     radius: int,
     core: tuple[slice, slice],
     labels: NDArray[np.int32],
+    space: _Space,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Number the roots of a core from 1 up and its exits from -1 down; their linear indices."""
-    height = section_heights(affinity[1], affinity[2], radius)
-    height[~affinity.any(axis=0)] = 0
+    height = space.height
+    _fill_heights(affinity[1], affinity[2], radius, space.inside, height)
+    mask_heights(affinity, height)
     # Where a voxel points to depends on its neighbours: the core and one voxel around it.
     ring = tuple(
         slice(max(0, s.start - 1), min(n, s.stop + 1))
@@ -176,106 +210,15 @@ def _label_section(
     )
     top, left = (s.start - r.start for s, r in zip(core, ring, strict=True))
     seen = np.ascontiguousarray(height[ring])
-    target = np.empty(seen.shape, np.int32)
+    target = space.target[: seen.size].reshape(seen.shape)
     point_uphill(seen, target)
-    found = _follow(seen, target, top, left, labels)
+    found = label_ends(seen, target, top, left, labels, space.number, space.waiting)
 
     def in_section(places: NDArray[np.int64]) -> NDArray[np.int64]:
         y, x = np.divmod(places, seen.shape[1])
         return (y + ring[0].start) * height.shape[1] + x + ring[1].start
 
     return in_section(found[0]), in_section(found[1])
-
-
-@njit(nogil=True, cache=True)
-def point_uphill(height: NDArray[np.uint16], target: NDArray[np.int32]) -> None:
-    """Linear index of the highest of a voxel and its 8 neighbours; height 0 is never chosen.
-
-    The highest of nine is the highest of three rows' highest of three, so one pass over the
-    rows keeps the three last. ``target`` has the shape (Y, X) of ``height``.
-    """
-    rows, width = height.shape
-    best = np.zeros((3, width), np.int64)  # (height, index) packed, per row modulo 3
-    key = np.empty(width + 2, np.int64)
-    key[0] = key[width + 1] = 0
-    for y in range(rows + 1):
-        last = best[y % 3]
-        if y < rows:
-            for x in range(width):
-                key[x + 1] = (np.int64(height[y, x]) << 32) | (y * width + x)
-            for x in range(width):
-                last[x] = max(key[x], key[x + 1], key[x + 2])
-        else:
-            last[:] = 0
-        if y > 0:
-            for x in range(width):
-                highest = max(best[0, x], best[1, x], best[2, x])
-                target[y - 1, x] = np.int32(highest & 0xFFFFFFFF)
-
-
-@njit(nogil=True, cache=True)
-def _follow(height, target, top, left, labels):  # type: ignore[no-untyped-def]
-    """Label a core by the end of each path: roots 1, 2 ... and exits -1, -2 ... as they are met.
-
-    ``height`` and ``target`` cover the core and what its voxels may point to; the core begins at
-    (top, left) and has the shape of ``labels``. Roots are numbered in linear order.
-    """
-    rows, width = labels.shape
-    full = height.shape[1]
-    number = np.zeros(height.size, np.int32)  # 0 is not known yet
-    pointer, heights = target.reshape(-1), height.reshape(-1)
-    roots, exits = np.empty(labels.size, np.int64), np.empty(2 * (rows + width), np.int64)
-    n_roots, n_exits = 0, 0
-    for y in range(rows):
-        for p in range((y + top) * full + left, (y + top) * full + left + width):
-            if pointer[p] == p and heights[p] != 0:
-                roots[n_roots] = p
-                n_roots += 1
-                number[p] = n_roots
-    for y in range(rows):  # only the outermost voxels of the core point out of it
-        step = 1 if y == 0 or y == rows - 1 else max(1, width - 1)
-        for x in range(0, width, step):
-            p = (y + top) * full + x + left
-            q = pointer[p]
-            qy, qx = q // full - top, q % full - left
-            outside = qy < 0 or qy >= rows or qx < 0 or qx >= width
-            if outside and heights[p] != 0 and number[q] == 0:
-                exits[n_exits] = q
-                n_exits += 1
-                number[q] = -n_exits
-    for p in range(number.size):  # two sweeps in the order of memory know the end of most paths
-        if number[p] == 0:
-            number[p] = number[pointer[p]]
-    for p in range(number.size - 1, -1, -1):
-        if number[p] == 0:
-            number[p] = number[pointer[p]]
-    for y in range(rows):
-        for x in range(width):
-            p = (y + top) * full + x + left
-            if heights[p] == 0:
-                labels[y, x] = 0
-                continue
-            q = p
-            while number[q] == 0:
-                q = pointer[q]
-            end = number[q]
-            q = p
-            while number[q] == 0:
-                number[q] = end
-                q = pointer[q]
-            labels[y, x] = end
-    return roots[:n_roots].copy(), exits[:n_exits].copy()
-
-
-@njit(nogil=True, cache=True)
-def _shift(labels, first_root, first_exit):  # type: ignore[no-untyped-def]
-    """Count on from earlier sections: roots from one number, exits from another."""
-    for y in range(labels.shape[0]):
-        for x in range(labels.shape[1]):
-            if labels[y, x] > 0:
-                labels[y, x] += first_root
-            elif labels[y, x] < 0:
-                labels[y, x] = first_exit - labels[y, x]
 
 
 def _domain_ids(places: NDArray[np.int64], read: Roi, domain: Roi) -> NDArray[np.uint64]:

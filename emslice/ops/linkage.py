@@ -32,10 +32,14 @@ from numpy.typing import NDArray
 
 from emslice.errors import ConfigError
 from emslice.ops.merging import CODE_BITS, Rows
+from emslice.ops.radix import stable_order
 from emslice.ops.region_graph import RegionGraph
 
 SCALE = 2**24
 """A score of 1."""
+
+SELDOM_BITS = 20
+"""Lowest bits of what `tie_order` sorts by, left to where the others are equal."""
 
 LINKAGES = ("mean", "quantile_max", "quantile")
 
@@ -136,10 +140,12 @@ def tie_order(pairs: NDArray[np.uint64], contacts: NDArray[np.int64]) -> NDArray
     u, v = pairs[:, 0], pairs[:, 1]
     hashes, most = hash_pairs(u, v), int(contacts.max(initial=1))
     bits = np.uint64(most.bit_length())
-    # One sort of one integer: contacts, and as much of the hash as fits below.
+    # One sort of one integer: contacts, and as much of the hash as fits below. Its lowest bits
+    # seldom matter, and where they do, all is compared.
     packed = (most - contacts).astype(np.uint64) << np.uint64(64) - bits | hashes >> bits
-    order = np.argsort(packed).astype(np.int32)
-    equal = np.r_[False, packed[order[1:]] == packed[order[:-1]], False]
+    order = stable_order(packed, SELDOM_BITS, 64)
+    upper = packed[order] >> np.uint64(SELDOM_BITS)
+    equal = np.r_[False, upper[1:] == upper[:-1], False]
     tied = np.flatnonzero(equal[1:] | equal[:-1])[: len(order)]
     rows = order[tied]
     order[tied] = rows[np.lexsort((v[rows], u[rows], hashes[rows], packed[rows]))]

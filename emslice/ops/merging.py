@@ -6,7 +6,8 @@ key of their union is not above it, so each live edge has exactly one entry, and
 promises too much is put back with its present key. The queue is the array of initial keys, sorted
 once, and a binary heap of what was put back. What dies is left where it is, in lists and table,
 until somebody passes by: to take it out at once took half of the time. Time is cache misses: for
-the same reason all that is read of an edge at one time lies side by side.
+the same reason all that is read of an edge at one time lies side by side, and what it takes to move
+some edges is loaded before the first of them moves, so that misses are waited for together.
 
 All of it stands in one file: numba caches a compiled function by the time stamp of its own file
 only, so code called from another file would go stale unnoticed.
@@ -25,6 +26,8 @@ RANK_MASK = 2**RANK_BITS - 1
 
 EDGE_BITS = 31  # of a slot of the table; the hash of the pair stands above
 EDGE_MASK = 2**EDGE_BITS - 1
+
+BATCH = 32  # half-edges moved together
 
 CODE_BITS = 8  # of a link of a histogram; the next link stands above
 
@@ -57,6 +60,9 @@ class Adjacency(NamedTuple):
     table: NDArray[np.int64]
     """Shape (2^k,), at most half of it live. Open-addressed: edge of a pair below the hash of that
     pair, or -1. Slots of pairs that are no more are swept when it fills up."""
+
+    batch: NDArray[np.int64]
+    """Shape (2, BATCH + 1). Half-edges about to move and the slots where they are looked for."""
 
 
 @njit(nogil=True, cache=True)
@@ -93,30 +99,37 @@ def score_of(is_mean, quantile, edge, rows):  # type: ignore[no-untyped-def]
 def union_rows(is_mean, winner, loser, rows):  # type: ignore[no-untyped-def]
     """Add the statistics of ``loser`` to ``winner``: sums, numbers, and histograms run by run.
 
-    Two ascending linked lists are merged in place; nothing is allocated.
+    Two ascending linked lists are merged in place, as far as both go; nothing is allocated.
     """
     pair, links = rows.pair, rows.link
     pair[winner, 0] += pair[loser, 0]
     if is_mean:
         pair[winner, 1] += pair[loser, 1]
         return
-    a, b = pair[winner, 1], pair[loser, 1]
-    tail, tail_code = -1, -1
-    while a >= 0 or b >= 0:
-        if b < 0 or (a >= 0 and links[a, 1] & 255 <= links[b, 1] & 255):
-            link, a = a, links[a, 1] >> CODE_BITS
+    a, b, last = pair[winner, 1], pair[loser, 1], -1
+    while a >= 0 and b >= 0:
+        a_code, b_code = links[a, 1] & 255, links[b, 1] & 255
+        if a_code < b_code:
+            last, a = a, links[a, 1] >> CODE_BITS
+        elif a_code == b_code:
+            links[a, 0] += links[b, 0]
+            b = links[b, 1] >> CODE_BITS
         else:
-            link, b = b, links[b, 1] >> CODE_BITS
-        code = links[link, 1] & 255
-        if code == tail_code:
-            links[tail, 0] += links[link, 0]
-            continue
-        if tail < 0:
-            pair[winner, 1] = link
-        else:
-            links[tail, 1] = link << CODE_BITS | tail_code
-        tail, tail_code = link, code
-    links[tail, 1] = -1 << CODE_BITS | tail_code
+            after = links[b, 1] >> CODE_BITS
+            links[b, 1] = a << CODE_BITS | b_code
+            _set_next(pair, links, winner, last, b)
+            last, b = b, after
+    if b >= 0:
+        _set_next(pair, links, winner, last, b)
+
+
+@njit(nogil=True, cache=True)
+def _set_next(pair, links, edge, last, link):  # type: ignore[no-untyped-def]
+    """Put a link behind ``last``, or first in the list of an edge if that is -1."""
+    if last < 0:
+        pair[edge, 1] = link
+    else:
+        links[last, 1] = link << CODE_BITS | (links[last, 1] & 255)
 
 
 @njit(nogil=True, cache=True)
@@ -137,17 +150,26 @@ def _pair(a, b):
 
 
 @njit(nogil=True, cache=True)
+def _hash(graph, a, b):
+    """Both nodes in one integer, the slot where the search for them begins, and their hash.
+
+    Fibonacci hashing (Knuth, TAOCP 3, 6.4).
+    """
+    pair, mask = _pair(a, b), graph.table.size - 1
+    mixed = np.uint64(pair) * np.uint64(0x9E3779B97F4A7C15)
+    upper = mixed >> np.uint64(32)
+    return pair, np.int64((mixed ^ upper) & np.uint64(mask)), np.int64(upper)
+
+
+@njit(nogil=True, cache=True)
 def _find(graph, a, b):
     """Slot of the edge between two nodes, or a free one, and the hash of the pair.
 
-    Fibonacci hashing (Knuth, TAOCP 3, 6.4). A slot that was left behind by a move never answers:
-    its edge is dead, or has other ends.
+    A slot that was left behind by a move never answers: its edge is dead, or has other ends.
     """
     table, ends = graph.table, graph.ends
-    pair, mask = _pair(a, b), table.size - 1
-    mixed = np.uint64(pair) * np.uint64(0x9E3779B97F4A7C15)
-    upper = mixed >> np.uint64(32)
-    slot, tag = np.int64((mixed ^ upper) & np.uint64(mask)), np.int64(upper)
+    mask = table.size - 1
+    pair, slot, tag = _hash(graph, a, b)
     while table[slot] >= 0:
         if table[slot] >> EDGE_BITS == tag:
             e = table[slot] & EDGE_MASK
@@ -239,21 +261,81 @@ def _move_edge(graph, rows, key, edge, side, into, is_mean, quantile):
 
 
 @njit(nogil=True, cache=True)
-def _contract(graph, rows, key, edge, is_mean, quantile):
-    """Merge the ends of an edge: the smaller list moves into the larger; both, and slots taken."""
-    ends, taken = graph.ends, 0
+def _gather(graph, half):
+    """Fill the batch with live half-edges of a list; their number, and the half-edge after them."""
+    ends, batch, n = graph.ends, graph.batch, 0
+    while half >= 0 and n < BATCH:
+        batch[0, n] = half
+        edge, side = half >> 1, half & 1
+        n += ends[edge, 0] >= 0
+        half = ends[edge, 2 + side]
+    return n, half
+
+
+@njit(nogil=True, cache=True)
+def _touch(graph, rows, key, n, into, is_mean):
+    """Load what moving the batch of ``n`` half-edges will read, first theirs, then their twins'.
+
+    No load waits for one before it. The sum means nothing; it keeps the loads in the program.
+    """
+    ends, table, batch, loaded = graph.ends, graph.table, graph.batch, np.int64(0)
+    for i in range(n):
+        edge, side = batch[0, i] >> 1, batch[0, i] & 1
+        _, batch[1, i], _ = _hash(graph, into, ends[edge, 1 - side])
+        loaded += table[batch[1, i]] + key[edge] + rows.pair[edge, 0]
+        if not is_mean:
+            loaded += rows.link[rows.pair[edge, 1], 0]
+    for i in range(n):
+        # Of a free slot edge 0, of a slot in use mostly the twin.
+        twin = max(0, table[batch[1, i]]) & EDGE_MASK
+        loaded += ends[twin, 0] + key[twin] + rows.pair[twin, 0]
+        if not is_mean:
+            loaded += rows.link[rows.pair[twin, 1], 0]
+    return loaded
+
+
+@njit(nogil=True, cache=True)
+def contract(graph, rows, key, edge, n_slots, is_mean, quantile):
+    """Merge the ends of an edge: the smaller list moves into the larger; both, and slots in use."""
+    ends = graph.ends
     a, b = ends[edge, 0], ends[edge, 1]
     if graph.degree[a] < graph.degree[b]:
         a, b = b, a
+    if n_slots + graph.degree[b] > graph.table.size // 4 * 3:
+        n_slots = _sweep(graph)
     key[edge] = ends[edge, 0] = ends[edge, 1] = -1
     graph.degree[a] -= 1
     half = graph.head[b]
     while half >= 0:
-        moved, side = half >> 1, half & 1
-        half = ends[moved, 2 + side]
-        if ends[moved, 0] >= 0:
-            taken += _move_edge(graph, rows, key, moved, side, a, is_mean, quantile)
-    return a, b, taken
+        n, half = _gather(graph, half)
+        graph.batch[1, BATCH] = _touch(graph, rows, key, n, a, is_mean)
+        for i in range(n):
+            moved, side = graph.batch[0, i] >> 1, graph.batch[0, i] & 1
+            n_slots += _move_edge(graph, rows, key, moved, side, a, is_mean, quantile)
+    return a, b, n_slots
+
+
+@njit(nogil=True, cache=True)
+def take_best(queue, place, heap, n_heap, key, order, floor):
+    """The best edge whose key is what was promised, -1 if none reaches ``floor``.
+
+    With it the place in the queue and the entries of the heap that are left.
+    """
+    while place < queue.size or n_heap > 0:
+        if n_heap > 0 and (place == queue.size or heap[0, 0] > queue[place]):
+            promise, edge = heap[0, 0], heap[0, 1]
+            _drop_top(heap, n_heap)
+            n_heap -= 1
+        else:
+            promise = queue[place]
+            edge = np.int64(order[RANK_MASK - (promise & RANK_MASK)])
+            place += 1
+        if key[edge] >= promise:
+            return edge, place, n_heap
+        if key[edge] >= floor:
+            _push(heap, n_heap, key[edge], edge)
+            n_heap += 1
+    return np.int64(-1), place, n_heap
 
 
 @njit(nogil=True, cache=True)
@@ -268,34 +350,20 @@ def merge_best_first(graph, rows, key, order, queue, waiting, floor, is_mean, qu
     name = np.arange(n_nodes).astype(np.int32)
     merges, scores = np.empty((n_nodes, 2), np.int32), np.empty(n_nodes, np.int32)
     heap = np.empty((queue.size, 2), np.int64)
-    n_merges, n_heap, place, n_slots = 0, 0, 0, graph.ends.shape[0]
-    while place < queue.size or n_heap > 0:
-        if n_heap > 0 and (place == queue.size or heap[0, 0] > queue[place]):
-            promise, edge = heap[0, 0], heap[0, 1]
-            _drop_top(heap, n_heap)
-            n_heap -= 1
-        else:
-            promise = queue[place]
-            edge = np.int64(order[RANK_MASK - (promise & RANK_MASK)])
-            place += 1
-        if key[edge] < floor:
-            continue
-        if key[edge] < promise:
-            _push(heap, n_heap, key[edge], edge)
-            n_heap += 1
-            continue
+    n_merges, n_slots = 0, graph.ends.shape[0]
+    edge, place, n_heap = take_best(queue, 0, heap, 0, key, order, floor)
+    while edge >= 0:
         a, b = graph.ends[edge, 0], graph.ends[edge, 1]
         if waiting[a] or waiting[b]:
             waiting[a] = waiting[b] = True
-            continue
-        merges[n_merges, 0], merges[n_merges, 1] = max(name[a], name[b]), min(name[a], name[b])
-        scores[n_merges] = key[edge] >> RANK_BITS
-        n_merges += 1
-        if n_slots + min(graph.degree[a], graph.degree[b]) > graph.table.size // 4 * 3:
-            n_slots = _sweep(graph)
-        a, b, taken = _contract(graph, rows, key, edge, is_mean, quantile)
-        name[a], name[b] = min(name[a], name[b]), -1
-        n_slots += taken
+        else:
+            low, high = min(name[a], name[b]), max(name[a], name[b])
+            merges[n_merges, 0], merges[n_merges, 1] = high, low
+            scores[n_merges] = key[edge] >> RANK_BITS
+            n_merges += 1
+            a, b, n_slots = contract(graph, rows, key, edge, n_slots, is_mean, quantile)
+            name[a], name[b] = low, -1
+        edge, place, n_heap = take_best(queue, place, heap, n_heap, key, order, floor)
     return merges[:n_merges].copy(), scores[:n_merges].copy(), name
 
 

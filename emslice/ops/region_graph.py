@@ -14,12 +14,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from emslice.ops.contact_runs import add_up_contacts, collect_codes, count_runs, sort_rows
 from emslice.ops.histograms import Histograms, add_histograms, histograms_of
-
-KEY, CONTACTS, TOTAL, HIGHEST = range(4)  # columns of a table; key 0, which is no pair, is free
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def extract_edges(
     cuts = np.linspace(0, depth, min(workers, depth) + 1).astype(int)
 
     def slab(cut: tuple[int, int]) -> RegionGraph:
-        graph = _sorted(_scan(affinity, labels, *cut))
+        graph = RegionGraph(*sort_rows(add_up_contacts(affinity, labels, *cut)))
         return _with_histograms(graph, affinity, labels, *cut) if histograms else graph
 
     with ThreadPoolExecutor(workers) as pool:
@@ -104,23 +102,6 @@ def combine(graphs: list[RegionGraph]) -> RegionGraph:
     )
 
 
-def _sorted(rows: NDArray[np.int64]) -> RegionGraph:
-    """Graph of rows in any order; those of one pair add up."""
-    order = np.argsort(rows[:, KEY])
-    key = rows[order, KEY]
-    first = np.flatnonzero(np.diff(key, prepend=-1))
-    number, total, highest = (rows[order, column] for column in (CONTACTS, TOTAL, HIGHEST))
-    if len(first) < len(key):
-        key, number, total = (
-            key[first],
-            np.add.reduceat(number, first),
-            np.add.reduceat(total, first),
-        )
-        highest = np.maximum.reduceat(highest, first)
-    edges = np.stack([key >> 32, key & 0xFFFFFFFF], axis=1).astype(np.int32)
-    return RegionGraph(edges, number, total, highest.astype(np.uint8))
-
-
 def _with_histograms(
     graph: RegionGraph,
     affinity: NDArray[np.uint8],
@@ -131,161 +112,8 @@ def _with_histograms(
     """The graph of some sections with histograms."""
     start = np.r_[0, np.cumsum(graph.contacts)]
     codes = np.empty(start[-1], np.uint8)
-    table = np.zeros((1 << max(4, (2 * len(graph)).bit_length()), 4), np.int64)
-    _place(graph.edges, start, table)
-    _collect(affinity, labels, begin, end, table, codes)
-    row, code, number = _count(codes, start)
+    u, v = graph.edges.astype(np.int64).T
+    places = np.stack([u << 32 | v, start[:-1]], axis=1)
+    collect_codes(affinity, labels, begin, end, places, codes)
+    row, code, number = count_runs(codes, start)
     return replace(graph, histograms=histograms_of(row, code, number, len(graph)))
-
-
-@njit(nogil=True, cache=True)
-def _slot(table, key):  # type: ignore[no-untyped-def]
-    """Row of ``key`` in an open-addressed table of 2^k rows, or the free row where it belongs.
-
-    The multiplier is that of Fibonacci hashing (Knuth, TAOCP 3, 6.4).
-    """
-    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(32)
-    mask = table.shape[0] - 1
-    slot = np.int64(mixed & np.uint64(mask))
-    while table[slot, KEY] != 0 and table[slot, KEY] != key:
-        slot = (slot + 1) & mask
-    return slot
-
-
-@njit(nogil=True, cache=True)
-def _grown(table: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same table with twice the rows."""
-    larger = np.zeros((2 * table.shape[0], 4), np.int64)
-    for old in range(table.shape[0]):
-        if table[old, KEY] != 0:
-            larger[_slot(larger, table[old, KEY])] = table[old]
-    return larger
-
-
-@njit(nogil=True, cache=True)
-def _place(edges, start, table):  # type: ignore[no-untyped-def]
-    """Fill a table with pairs, each with the place of its first code."""
-    for row in range(edges.shape[0]):
-        key = (np.int64(edges[row, 0]) << 32) | np.int64(edges[row, 1])
-        slot = _slot(table, key)
-        table[slot, KEY] = key
-        table[slot, CONTACTS] = start[row]
-
-
-@njit(nogil=True, cache=True)
-def _emptied(table, rows, n_rows, used):  # type: ignore[no-untyped-def]
-    """Move the rows of a table behind ``n_rows`` others; returns the array, larger if it must."""
-    if n_rows + used > rows.shape[0]:
-        larger = np.empty((2 * (n_rows + used), 4), np.int64)
-        larger[:n_rows] = rows[:n_rows]
-        rows = larger
-    for slot in range(table.shape[0]):
-        if table[slot, KEY] != 0:
-            rows[n_rows] = table[slot]
-            n_rows += 1
-            table[slot] = 0
-    return rows
-
-
-@njit(nogil=True, cache=True)
-def _scan(
-    affinity: NDArray[np.uint8], labels: NDArray[np.int32], begin: int, end: int
-) -> NDArray[np.int64]:
-    """Rows of the contacts of sections begin to end with their lower neighbours, in any order.
-
-    Neighbours along a row mostly touch the same fragment: a run of equal pairs is added up before
-    it is looked up in a hash table. A row of the table is half a cache line, and the table is
-    emptied after every section, so that it stays in the cache; a pair of fragments that both
-    extend over sections has a row for each.
-    """
-    table = np.zeros((1024, 4), np.int64)
-    rows, n_rows = np.empty((1024, 4), np.int64), 0
-    _, height, width = labels.shape
-    for z in range(begin, end):
-        used = 0
-        for axis in range(3):
-            if axis == 0 and z == 0:
-                continue
-            shift = 1 if axis == 2 else 0
-            for y in range(1 if axis == 1 else 0, height):
-                here = labels[z, y]
-                there = labels[z - (axis == 0), y - (axis == 1)]
-                code = affinity[axis, z, y]
-                x = shift
-                while x < width:
-                    u, v = here[x], there[x - shift]
-                    if u == v or u == 0 or v == 0:
-                        x += 1
-                        continue
-                    contacts, total, highest = 0, 0, 0
-                    while x < width and here[x] == u and there[x - shift] == v:
-                        contacts += 1
-                        total += code[x]
-                        highest = max(highest, code[x])
-                        x += 1
-                    key = (np.int64(min(u, v)) << 32) | np.int64(max(u, v))
-                    slot = _slot(table, key)
-                    if table[slot, KEY] == 0:
-                        if 2 * used > table.shape[0]:
-                            table = _grown(table)
-                            slot = _slot(table, key)
-                        table[slot, KEY] = key
-                        used += 1
-                    table[slot, CONTACTS] += contacts
-                    table[slot, TOTAL] += total
-                    table[slot, HIGHEST] = max(table[slot, HIGHEST], highest)
-        rows = _emptied(table, rows, n_rows, used)
-        n_rows += used
-    return rows[:n_rows].copy()
-
-
-@njit(nogil=True, cache=True)
-def _collect(affinity, labels, begin, end, table, codes):  # type: ignore[no-untyped-def]
-    """Codes of the same contacts, one after the other where each pair's row says; rows move on."""
-    _, height, width = labels.shape
-    for z in range(begin, end):
-        for axis in range(3):
-            if axis == 0 and z == 0:
-                continue
-            shift = 1 if axis == 2 else 0
-            for y in range(1 if axis == 1 else 0, height):
-                here = labels[z, y]
-                there = labels[z - (axis == 0), y - (axis == 1)]
-                code = affinity[axis, z, y]
-                last, slot = np.int64(0), np.int64(0)
-                for x in range(shift, width):
-                    u, v = here[x], there[x - shift]
-                    if u == v or u == 0 or v == 0:
-                        continue
-                    key = (np.int64(min(u, v)) << 32) | np.int64(max(u, v))
-                    if key != last:
-                        slot, last = _slot(table, key), key
-                    codes[table[slot, CONTACTS]] = code[x]
-                    table[slot, CONTACTS] += 1
-
-
-@njit(nogil=True, cache=True)
-def _count(codes, start):  # type: ignore[no-untyped-def]
-    """Runs (row, code, number) of codes grouped by row."""
-    n_rows = start.size - 1
-    n = 0
-    seen = np.full(256, -1, np.int64)
-    for row in range(n_rows):
-        for i in range(start[row], start[row + 1]):
-            if seen[codes[i]] != row:
-                seen[codes[i]] = row
-                n += 1
-    rows, kept, numbers = np.empty(n, np.int32), np.empty(n, np.uint8), np.empty(n, np.int64)
-    counts, n = np.zeros(256, np.int64), 0
-    for row in range(n_rows):
-        low, high = 255, 0
-        for i in range(start[row], start[row + 1]):
-            counts[codes[i]] += 1
-            low, high = min(low, codes[i]), max(high, codes[i])
-        for code in range(low, high + 1):
-            if counts[code] > 0:
-                rows[n], kept[n], numbers[n] = row, code, counts[code]
-                counts[code] = 0
-                n += 1
-    return rows, kept, numbers

@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.fragments import squared_distance
 
-from emslice.ops.distance import capped_distance
+from emslice.ops.distance import NARROW, capped_distance
 
 SHAPES = [(1, 1), (1, 17), (13, 1), (7, 11), (12, 5), (2, 9)]
 
@@ -26,11 +27,17 @@ def test_equals_brute_force(shape, radius, density, seed):
     np.testing.assert_array_equal(distance(inside, radius), squared_distance(inside, radius))
 
 
-def test_the_largest_radius_does_not_leave_its_integers():
+@pytest.mark.parametrize("radius", [NARROW, NARROW + 1, 255])
+def test_the_largest_radius_does_not_leave_its_integers(radius):
     inside = np.ones((2, 300), bool)
     inside[0, 0] = False
-    expected = np.minimum(np.arange(300) ** 2 + np.array([[0], [1]]), 255**2)
-    np.testing.assert_array_equal(distance(inside, 255), expected)
+    expected = np.minimum(np.arange(300) ** 2 + np.array([[0], [1]]), radius**2)
+    np.testing.assert_array_equal(distance(inside, radius), expected)
+
+
+def test_segments_of_a_row_see_each_other():
+    inside = np.random.default_rng(2).random((3, 290)) < 0.995
+    np.testing.assert_array_equal(distance(inside, 64), squared_distance(inside, 64))
 
 
 def test_beyond_the_array_is_inside():

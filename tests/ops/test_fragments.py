@@ -7,7 +7,8 @@ from reference.strategies import codes
 
 from emslice.errors import GeometryError
 from emslice.geometry.boxes import Roi
-from emslice.ops.fragments import make_fragments, point_uphill, section_heights
+from emslice.ops.fragments import make_fragments, section_heights
+from emslice.ops.rainfall import point_uphill
 
 
 def ids_of(fragments):
