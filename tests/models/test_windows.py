@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from models.teachers import SMALL
 from reference.windows import blended_affinities
 
@@ -12,7 +11,6 @@ from emslice.geometry.boxes import Roi
 from emslice.models.predictor import facts_of, make_predictor
 from emslice.models.profile import bfloat16_unit, resolve_profile
 from emslice.models.student import Student
-from emslice.models.windows import EagerRunner, FoldedRunner
 from emslice.stages.predict import predict
 from emslice.volumes import ArrayVolume
 
@@ -147,16 +145,6 @@ def test_a_student_is_planned_and_made_the_same_way():
     assert min(facts.bytes_per_voxel, facts.peak_bytes) > 0
     predictor = make_predictor(network, facts.lattice, resolve_profile())
     assert codes_of(raw, predictor).shape == (3, 2, 40, 50)
-
-
-@pytest.mark.parametrize("name", ["embedding", "affinity", "savem3"])
-def test_other_devices_give_the_affinities_of_processors(name):
-    network, volume = SMALL[name](), raw_volume((5, 32, 48))
-    with torch.inference_mode():
-        eager = EagerRunner(network, "cpu").affinities(volume)
-        folded = FoldedRunner(network, torch.float32).affinities(volume)
-    assert eager.shape == (3, 5, 32, 48)
-    np.testing.assert_allclose(eager, folded, atol=1e-4)
 
 
 @pytest.mark.gpu
