@@ -49,15 +49,7 @@ class FoldedStudent:
 
     def __init__(self, network: Student, dtype: torch.dtype = torch.float32) -> None:
         self.dtype = dtype
-        self._blocks = {
-            name: [fold(block[i], block[i + 1], dtype) for i in (0, 3)]
-            for name, block in network.named_modules()
-            if isinstance(block, DoubleConv)
-        }
-        self._blocks["inc"] = [
-            fold(network.inc[0], network.inc[1], torch.float32, white=255),
-            fold(network.inc[3], network.inc[4], torch.float32),
-        ]
+        self._blocks = fold_blocks(network, dtype)
         self._out = {
             name: (
                 layer.weight.detach()[:, :, 0, 0].to(dtype),
@@ -73,19 +65,7 @@ class FoldedStudent:
         window: Window,
         area: tuple[slice, slice],
     ) -> NDArray[np.uint8]:
-        """Codes inside an area, for every section but the first; 0 in blank ones.
-
-        Parameters
-        ----------
-        sections : uint8, shape (Z + 1, Y, X)
-        blank : bool, shape (Z + 1,)
-        window : Window
-            Where the sections lie.
-
-        Returns
-        -------
-        codes : uint8, shape (3, Z, area)
-        """
+        """As `PairStudent` says."""
         codes = np.zeros((3, len(sections) - 1, *sections[0][area].shape), np.uint8)
         before: Stem | None = None
         for z in range(1, len(sections)):
@@ -157,6 +137,20 @@ class FoldedStudent:
         _, channels, height, width = features.shape
         pixels = features.permute(0, 2, 3, 1).reshape(-1, channels)
         return torch.addmm(bias, weight, pixels.T).view(-1, height, width)
+
+
+def fold_blocks(network: Student, dtype: torch.dtype) -> dict[str, list[Weights]]:
+    """Folded convolutions of each block by its name; the first block takes uint8, in float32."""
+    blocks = {
+        name: [fold(block[i], block[i + 1], dtype) for i in (0, 3)]
+        for name, block in network.named_modules()
+        if isinstance(block, DoubleConv)
+    }
+    blocks["inc"] = [
+        fold(network.inc[0], network.inc[1], torch.float32, white=255),
+        fold(network.inc[3], network.inc[4], torch.float32),
+    ]
+    return blocks
 
 
 def fold(conv: nn.Module, norm: nn.Module | None, dtype: torch.dtype, white: int = 1) -> Weights:

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from emslice.errors import PrecisionError
-from emslice.models.folded import fold
-from emslice.models.student import DoubleConv, Student, Window
+from emslice.models.folded import fold_blocks
+from emslice.models.student import Student, Window
 from emslice.ops.affinity import pair_affinity, quantise
 
 RING = 3
@@ -69,20 +69,14 @@ class GpuStudent:
     def __init__(self, network: Student, dtype: torch.dtype, device: str = "cuda") -> None:
         self._dtype, self._device = dtype, torch.device(device)
         self._blocks = {
-            name: [self._folded(block, i, name) for i in (0, 3)]
-            for name, block in network.named_modules()
-            if isinstance(block, DoubleConv)
+            name: [(w.to(device), b.to(device, w.dtype)) for w, b in weights]
+            for name, weights in fold_blocks(network, dtype).items()
         }
         self._out = {
             name: (layer.weight.detach().to(device, dtype), cast(Tensor, layer.bias).to(device))
             for name, layer in (("t", network.outc_t), ("tn", network.outc_tn))
         }
         self._shares: dict[tuple[int, int, int], Shares] = {}
-
-    def _folded(self, block: DoubleConv, i: int, name: str) -> tuple[Tensor, Tensor]:
-        dtype = torch.float32 if name == "inc" else self._dtype
-        weight, bias = fold(block[i], block[i + 1], dtype, 255 if (name, i) == ("inc", 0) else 1)
-        return weight.to(self._device), bias.to(self._device, dtype)
 
     @torch.inference_mode()
     def run(
@@ -92,18 +86,7 @@ class GpuStudent:
         window: Window,
         area: tuple[slice, slice],
     ) -> NDArray[np.uint8]:
-        """Codes inside an area, for every section but the first; 0 in blank ones.
-
-        Parameters
-        ----------
-        sections : uint8, shape (Z + 1, Y, X)
-        blank : bool, shape (Z + 1,)
-        window : Window
-            Where the sections lie.
-
-        Returns
-        -------
-        codes : uint8, shape (3, Z, area)
+        """As `PairStudent` says.
 
         Raises
         ------

@@ -27,7 +27,19 @@ class PairStudent(Protocol):
         window: Window,
         area: tuple[slice, slice],
     ) -> NDArray[np.uint8]:
-        """Affinity codes inside an area, for every section but the first; 0 in blank ones."""
+        """Affinity codes inside an area, for every section but the first; 0 in blank ones.
+
+        Parameters
+        ----------
+        sections : uint8, shape (Z + 1, Y, X)
+        blank : bool, shape (Z + 1,)
+        window : Window
+            Where the sections lie.
+
+        Returns
+        -------
+        codes : uint8, shape (3, Z, area)
+        """
 
 
 class TilePredictor(Protocol):

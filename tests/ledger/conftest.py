@@ -4,10 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from reference.strategies import graph_of
 
 from emslice.ledger.database import Ledger
 from emslice.ledger.records import Attempt
+from emslice.ops.contacts import contacts_of
+from emslice.ops.linkage import LINKAGES, Linkage
+from emslice.ops.open_graph import base_graph
 
 CHILD = Path(__file__).with_name("coordinator.py")
 
@@ -53,3 +58,12 @@ def coordinator():
     for child in started:
         child.kill()
         child.communicate()
+
+
+@pytest.fixture(params=LINKAGES)
+def table(request):
+    """Eleven rows with histograms of different lengths, and their linkage."""
+    rows = [(u, u + 1 + u % 3, {10 * u: 2, 7: 1}) for u in range(1, 12)]
+    ids = np.arange(16, dtype=np.uint64) + np.uint64(2**63)
+    linkage = Linkage(request.param)
+    return base_graph(contacts_of(graph_of(rows), ids), linkage), linkage

@@ -2,29 +2,11 @@
 
 import numpy as np
 import pytest
-from reference.strategies import graph_of
+from reference.row_store import assert_equal
 
 from emslice.errors import StorageError
 from emslice.ledger.rows import iter_rows, load_rows, save_rows, stored_size
-from emslice.ops.contacts import contacts_of
-from emslice.ops.linkage import LINKAGES, Linkage
-from emslice.ops.open_graph import base_graph
 from emslice.ops.row_tables import empty_rows, join_rows, sizes_of, take_rows
-
-
-@pytest.fixture(params=LINKAGES)
-def table(request):
-    """Rows with histograms of different lengths, and their linkage."""
-    rows = [(u, u + 1 + u % 3, {10 * u: 2, 7: 1}) for u in range(1, 12)]
-    ids = np.arange(16, dtype=np.uint64) + np.uint64(2**63)
-    linkage = Linkage(request.param)
-    return base_graph(contacts_of(graph_of(rows), ids), linkage), linkage
-
-
-def assert_equal(found, expected):
-    for name in expected.__dataclass_fields__:
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
-        assert getattr(found, name).dtype == getattr(expected, name).dtype
 
 
 def test_rows_come_back_whole_and_in_batches(tmp_path, table):

@@ -2,30 +2,15 @@
 
 import numpy as np
 import pytest
-from reference.strategies import graph_of
+from reference.row_store import assert_equal
 
 from emslice.errors import StorageError
 from emslice.ledger import scratch
 from emslice.ledger.scratch import ScratchStore
 from emslice.ops.contacts import contacts_of
-from emslice.ops.linkage import LINKAGES, Linkage
+from emslice.ops.linkage import Linkage
 from emslice.ops.open_graph import base_graph
 from emslice.ops.row_tables import empty_rows, join_rows, row_keys, take_rows
-
-
-@pytest.fixture(params=LINKAGES)
-def table(request):
-    """Eleven rows with histograms of different lengths, and their linkage."""
-    rows = [(u, u + 1 + u % 3, {10 * u: 2, 7: 1}) for u in range(1, 12)]
-    ids = np.arange(16, dtype=np.uint64) + np.uint64(2**63)
-    linkage = Linkage(request.param)
-    return base_graph(contacts_of(graph_of(rows), ids), linkage), linkage
-
-
-def assert_equal(found, expected):
-    for name in expected.__dataclass_fields__:
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
-        assert getattr(found, name).dtype == getattr(expected, name).dtype
 
 
 def test_rows_and_keys_come_back_in_the_order_in_which_they_came(tmp_path, table):

@@ -28,3 +28,10 @@ class MemoryStore:
 
     def drop(self, bucket):
         self.buckets.pop(bucket, None)
+
+
+def assert_equal(found, expected):
+    """Raise unless two tables have equal columns of equal dtypes."""
+    for name in expected.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
