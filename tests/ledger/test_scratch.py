@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from reference.row_store import assert_equal
+from reference.strategies import graph_of
 
 from emslice.errors import StorageError
 from emslice.ledger import scratch
