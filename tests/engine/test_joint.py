@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from engine.toy import Squares
 
 from emslice.engine.coordinator import Policy, run_stage
 from emslice.engine.dask_executor import DaskExecutor
@@ -13,7 +14,6 @@ from emslice.engine.dask_local import TASKS_PER_GPU
 from emslice.engine.joint import Joint, JointRecords
 from emslice.engine.records import MemoryRecords
 from emslice.engine.serial import SerialExecutor
-from tests.engine.toy import Squares
 
 
 @dataclass(frozen=True)

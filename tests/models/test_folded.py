@@ -4,13 +4,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from models.test_student import random_student
 
 from emslice.models.checkpoint import load_checkpoint
 from emslice.models.folded import FoldedStudent, as_array, fold, join
 from emslice.models.profile import bfloat16_unit
 from emslice.models.student import Window, upsample
 from emslice.ops.affinity import pair_affinity, quantise
-from tests.models.test_student import random_student
 
 needs_bfloat16 = pytest.mark.skipif(bfloat16_unit() is None, reason="no bfloat16 here")
 PRECISIONS = [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)]

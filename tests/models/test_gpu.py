@@ -5,6 +5,9 @@ from importlib.resources import files
 import numpy as np
 import pytest
 import torch
+from models.teachers import SMALL
+from models.test_folded import sections
+from models.test_student import random_student
 
 from emslice.demo.synthetic import synthetic_em
 from emslice.errors import PrecisionError
@@ -13,9 +16,6 @@ from emslice.models.folded import FoldedStudent
 from emslice.models.gpu import GpuStudent
 from emslice.models.student import Window
 from emslice.models.windows import EagerRunner, FoldedRunner
-from tests.models.teachers import SMALL
-from tests.models.test_folded import sections
-from tests.models.test_student import random_student
 
 AREA = (slice(5, 43), slice(0, 61))
 NOT_BLANK = np.zeros(6, np.bool_)

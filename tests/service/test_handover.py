@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from service.runs import Silent, store_affinities, write
+from service.test_holes import failing, labels_of
 
 import emslice
 from emslice.config.load import load_config
@@ -25,8 +27,6 @@ from emslice.stages.holes import Holes
 from emslice.stages.layout import Frame, index_of
 from emslice.stages.streaming import Handover
 from emslice.stages.tiles import PredictTiles, StoredAffinities, TileSet
-from tests.service.runs import Silent, store_affinities, write
-from tests.service.test_holes import failing, labels_of
 
 SHAPE = (50, 30, 41)
 TILE = 3 * Z_RUN * 30 * 41
