@@ -92,7 +92,9 @@ def main() -> None:
     if given.codes:
         codes = np.load(given.codes)
     else:
-        codes = emslice.predict_affinities(raw, DATA / "checkpoints" / "cad_AC34.ckpt")
+        codes = emslice.predict_affinities(
+            raw, DATA / "checkpoints" / "cad_AC34.ckpt", precision="float32"
+        )
     method = Linkage(given.linkage)
     parts = oversegment(codes, histograms=method.needs_histograms)
     lut = grow(parts, method, min(0.3, given.threshold)).cut(given.threshold)

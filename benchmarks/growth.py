@@ -68,7 +68,9 @@ def _ac4(codes: str | None, quick: bool) -> Codes:
     else:
         with h5py.File(DATA / "ac4_crop.h5") as file:
             raw = file["raw"][:40]
-        found = emslice.predict_affinities(raw, DATA / "checkpoints" / "cad_AC34.ckpt")
+        found = emslice.predict_affinities(
+            raw, DATA / "checkpoints" / "cad_AC34.ckpt", precision="float32"
+        )
     return found if quick else mirrored(found)
 
 

@@ -26,11 +26,13 @@ class RealEm(NamedTuple):
 
 def load_ac4(folder: Path, sections: int = 40) -> RealEm:
     """Affinities of ac4_crop by the published student, from the folder if they are there."""
-    path = folder / f"ac4_{CHECKPOINT}_{sections}.npy"
+    path = folder / f"ac4_{CHECKPOINT}_{sections}_float32.npy"
     with h5py.File(DATA / "ac4_crop.h5") as file:
         raw, truth = file["raw"][:sections], file["labels"][:sections]
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        codes = emslice.predict_affinities(raw, DATA / "checkpoints" / f"{CHECKPOINT}.ckpt")
+        codes = emslice.predict_affinities(
+            raw, DATA / "checkpoints" / f"{CHECKPOINT}.ckpt", precision="float32"
+        )
         np.save(path, codes)
     return RealEm(np.load(path), truth, path)
