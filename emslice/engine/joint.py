@@ -100,6 +100,11 @@ def task_of(key: str) -> Task:
     return name, own
 
 
+def parts_of(stage: Stage) -> tuple[Stage, ...]:
+    """What has records of its own: the parts of a joint stage, any other stage itself."""
+    return stage.parts if isinstance(stage, Joint) else (stage,)
+
+
 def resource_of(stage: Stage, key: str) -> Resource:
     """Kind of worker that a task needs."""
     if not isinstance(stage, Joint):

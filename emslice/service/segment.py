@@ -17,7 +17,7 @@ import numpy as np
 
 from emslice.engine.coordinator import StageProgress, StageResult, run_stage
 from emslice.engine.executor import Executor
-from emslice.engine.joint import JointRecords
+from emslice.engine.joint import Joint, JointRecords, parts_of
 from emslice.engine.plan import check_budget
 from emslice.engine.stage import Stage
 from emslice.errors import ConfigError, EmsliceError, StorageError
@@ -101,23 +101,21 @@ class _Run:
         if stages.keep is not None:
             self._forget_stale(stages.keep)
         supervision.watch(stages.in_order(), _drop_affinities(stages, ledger))
-        if stages.handover is not None:
-            if stages.measure is not None:
-                self._bring_to_its_end(stages.measure, executor, supervision)
-            if not self._run_handover(executor, supervision):
-                return False
         return all(
-            self._bring_to_its_end(stage, executor, supervision) for stage in stages.in_order()
+            self._bring_to_its_end(stage, executor, supervision) for stage in stages.to_run()
         )
 
     def _bring_to_its_end(self, stage: Stage, executor: Executor, supervision: Supervision) -> bool:
         """Do what a stage has not done yet; False if that made a hole that others must see."""
-        self._forget_stale(stage)
-        if stage.name in self._record.stages and self._is_over(stage):
+        parts = parts_of(stage)
+        for part in parts:
+            self._forget_stale(part)
+        if all(part.name in self._record.stages and self._is_over(part) for part in parts):
             return True  # done before the hole was found
-        self._check_failures(stage, n_done=stage.n_tasks)
+        for part in parts:
+            self._check_failures(part, n_done=part.n_tasks)
         self._run_stage(stage, executor, supervision)
-        return self._is_settled(stage)
+        return all(self._is_settled(part) for part in parts)
 
     def _is_settled(self, stage: Stage) -> bool:
         """Whether a stage is at its end and no hole has come up."""
@@ -137,38 +135,20 @@ class _Run:
 
     def _run_stage(self, stage: Stage, executor: Executor, supervision: Supervision) -> None:
         voxels = n_voxels(self._plan.roi)
+        joint = JointRecords(stage, supervision) if isinstance(stage, Joint) else None
         with self._reporter.stage(stage.name, voxels) as advance:
             show = in_voxels(advance, voxels)
 
             def report(progress: StageProgress) -> None:
-                supervision.progress(progress)
-                show(progress)
-
-            result = run_stage(stage, executor, supervision, report=report)
-        self._note(stage, result)
-        self._check_failures(stage, result.done_before + result.done_now)
-
-    def _run_handover(self, executor: Executor, supervision: Supervision) -> bool:
-        """Both stages of the hand-over, unless they are at their end; whether they are settled."""
-        joint = self._stages.handover
-        assert joint is not None
-        if all(self._is_over(part) for part in joint.parts):
-            return True
-        voxels = n_voxels(self._plan.roi)
-        records = JointRecords(joint, supervision)
-        with self._reporter.stage(joint.name, voxels) as advance:
-            show = in_voxels(advance, voxels)
-
-            def report(progress: StageProgress) -> None:
-                for part in records.progress(progress):
+                for part in [progress] if joint is None else joint.progress(progress):
                     supervision.progress(part)
                 show(progress)
 
-            whole = run_stage(joint, executor, records, report=report)
-        for part, result in zip(joint.parts, records.results(whole), strict=True):
-            self._note(part, result)
-            self._check_failures(part, result.done_before + result.done_now)
-        return all(self._is_settled(part) for part in joint.parts)
+            result = run_stage(stage, executor, joint or supervision, report=report)
+        results = [result] if joint is None else joint.results(result)
+        for part, own in zip(parts_of(stage), results, strict=True):
+            self._note(part, own)
+            self._check_failures(part, own.done_before + own.done_now)
 
     def _check_failures(self, stage: Stage, n_done: int) -> None:
         """Go on without what makes a hole, unless a stage did nothing else."""

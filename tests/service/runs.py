@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
 
 from emslice.config.load import load_config
 from emslice.ledger.merges import load_merges
@@ -50,3 +51,24 @@ def scores_in(run):
     tables = list(run.glob("stages/agglomerate/*/nodes/*/*/merges.parquet"))
     assert len(tables) == 9
     return np.unique(np.concatenate([load_merges(t).score for t in tables])) / 2**24
+
+
+@contextmanager
+def failing(stage, keys):
+    """Tasks of a stage raise while this lasts."""
+    whole = stage.open
+
+    @contextmanager
+    def broken(self):
+        with whole(self) as process:
+
+            def attempt(key):
+                if key in keys:
+                    raise OSError(f"no luck with {key}")
+                return process(key)
+
+            yield attempt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "open", broken)
+        yield

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import yaml
 from reference.dust import without_dust
-from service.runs import BLOCK, SHAPE, Silent, run_of, store_affinities
-from service.test_holes import failing
+from service.runs import BLOCK, SHAPE, Silent, failing, run_of, store_affinities
 
 import emslice
 from emslice.config.load import load_config

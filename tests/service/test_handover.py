@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from service.runs import Silent, store_affinities, write
-from service.test_holes import failing, labels_of
+from service.runs import Silent, failing, store_affinities, write
+from service.test_holes import labels_of
 
 import emslice
 from emslice.config.load import load_config

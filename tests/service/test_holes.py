@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from service.runs import failing
 
 import emslice
 from emslice.config.load import load_config
@@ -60,27 +61,6 @@ def config(**more):
             **more,
         },
     )
-
-
-@contextmanager
-def failing(stage, keys):
-    """Tasks of a stage raise while this lasts."""
-    whole = stage.open
-
-    @contextmanager
-    def broken(self):
-        with whole(self) as process:
-
-            def attempt(key):
-                if key in keys:
-                    raise OSError(f"no luck with {key}")
-                return process(key)
-
-            yield attempt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "open", broken)
-        yield
 
 
 def outcome(plan):

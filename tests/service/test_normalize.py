@@ -1,12 +1,11 @@
 """``raw.normalize``: one grey value for each voxel, whatever the blocks, box and workers."""
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from service.runs import Silent
+from service.runs import Silent, failing
 
 import emslice
 from emslice.config.load import load_config
@@ -69,27 +68,6 @@ def codes_of(folder):
 
 def record_of(folder):
     return yaml.safe_load((Path(folder) / "run.yaml").read_text())
-
-
-@contextmanager
-def failing(keys):
-    """Tasks of the statistics raise while this lasts."""
-    whole = MeasureIntensity.open
-
-    @contextmanager
-    def broken(self):
-        with whole(self) as process:
-
-            def attempt(key):
-                if key in keys:
-                    raise OSError(f"no luck with {key}")
-                return process(key)
-
-            yield attempt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MeasureIntensity, "open", broken)
-        yield
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -158,7 +136,8 @@ def test_statistics_that_fail_stop_the_run_and_it_resumes(
 ):
     folder = tmp_path / "run"
     plan = plan_of(url, folder, small_checkpoint, mode)
-    with failing({key}), pytest.raises(RunFailedError, match=f"'intensity' failed.*{key}"):
+    reason = f"'intensity' failed.*{key}"
+    with failing(MeasureIntensity, {key}), pytest.raises(RunFailedError, match=reason):
         segment(plan, Silent())
     assert record_of(folder)["state"] == "failed"
     assert "predict" not in record_of(folder)["stages"]
