@@ -126,3 +126,33 @@ class Picky(Squares):
             raise UnfitWorkerError(f"worker {pid} is of another kind")
         with super().open() as process:
             yield process
+
+
+@dataclass(frozen=True)
+class Crowd(Squares):
+    """Squares whose tasks wait for one another, and note how many run at the same moment."""
+
+    wanted: int = 2
+
+    def prepare(self):
+        super().prepare()
+        for name in ("running", "counts"):
+            Path(self.folder, name).mkdir()
+
+    def process(self, key):
+        here = Path(self.folder, "running", key)
+        here.touch()
+        deadline = time.monotonic() + 30
+        while (n := len(os.listdir(here.parent))) < self.wanted and not self.seen():
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+        time.sleep(0.05)  # one more would be seen
+        n = max(n, len(os.listdir(here.parent)))
+        Path(self.folder, "counts", f"{key}-{n}").touch()
+        here.unlink()
+        return super().process(key)
+
+    def seen(self):
+        """Numbers of tasks that ran at once, as each task saw them."""
+        return [int(name.split("-")[1]) for name in os.listdir(Path(self.folder, "counts"))]
