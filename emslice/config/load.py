@@ -6,13 +6,15 @@ import copy
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from emslice.config.schema import SegmentConfig
 from emslice.errors import ConfigError
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 def load_config(
@@ -21,7 +23,18 @@ def load_config(
     options: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> SegmentConfig:
-    """Checked configuration; later sources win.
+    """Checked configuration of a segmentation; see `load_as`."""
+    return load_as(SegmentConfig, file, assignments, options, base)
+
+
+def load_as(
+    kind: type[Config],
+    file: str | Path | None = None,
+    assignments: Iterable[str] = (),
+    options: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
+) -> Config:
+    """Checked configuration of any kind; later sources win.
 
     Parameters
     ----------
@@ -50,9 +63,9 @@ def load_config(
         if value is not None:
             _assign(tree, key, value)
     try:
-        return SegmentConfig.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(" ".join(_explain(item) for item in error.errors())) from None
+        raise ConfigError(" ".join(_explain(item, kind) for item in error.errors())) from None
 
 
 def known_keys(model: type[BaseModel] = SegmentConfig, prefix: str = "") -> list[str]:
@@ -96,12 +109,12 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
     tree[last] = value
 
 
-def _explain(item: Any) -> str:
+def _explain(item: Any, kind: type[BaseModel]) -> str:
     """One sentence for one finding of pydantic."""
     location = [str(part) for part in item["loc"] if part != "function-after"]
     key = ".".join(location)
     if item["type"] == "extra_forbidden":
-        known = known_keys()
+        known = known_keys(kind)
         by_last = {name.split(".")[-1]: name for name in known}
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         close = close or [by_last[n] for n in difflib.get_close_matches(location[-1], by_last, n=1)]
