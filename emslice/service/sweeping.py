@@ -23,7 +23,7 @@ from emslice.errors import ConfigError
 from emslice.geometry.boxes import Roi, clip, n_voxels, parse_roi, show
 from emslice.geometry.octree import Node
 from emslice.ledger.files import write_atomic
-from emslice.metrics import Contingency, MergingSegments, count_overlaps
+from emslice.metrics import Contingency, MergingSegments, SweepRow, best_row, count_overlaps
 from emslice.ops.linkage import integer_threshold
 from emslice.ops.merge_tree import MergeTree, join_trees
 from emslice.service.evaluate import check_covers, open_labels
@@ -37,21 +37,6 @@ N_THRESHOLDS = 50
 
 PENDING_ROWS = 2**20
 """Rows of the tables of blocks that wait to be added up, at least."""
-
-
-@dataclass(frozen=True)
-class SweepRow:
-    """A run, cut at a threshold; one row of ``sweep.csv``."""
-
-    threshold: float
-    voi_split: float
-    """Bits, as `Scores`; so are the others."""
-
-    voi_merge: float
-    voi: float
-    arand: float
-    segments: int
-    """Of the whole run, whatever the box that is scored."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +55,7 @@ class Sweep:
     @property
     def best(self) -> SweepRow:
         """The row of the least VOI; of equal ones, that of the highest threshold."""
-        return min(self.rows, key=lambda row: (row.voi, -row.threshold))
+        return best_row(self.rows)
 
     @property
     def table(self) -> Path:

@@ -1,0 +1,83 @@
+"""A box of affinities in memory, cut at many thresholds: agglomerated once, down to the lowest.
+
+A cut at T is what a run at T gives, byte for byte, its dust joined anew. Rainfall fragments and
+exact agglomeration only: other methods know no merge but those at one threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emslice.errors import ConfigError
+from emslice.ops.dust import DustRule
+from emslice.ops.fragments import RADIUS, make_fragments
+from emslice.ops.linkage import Linkage
+from emslice.ops.oversegmentation import Oversegmentation, clear_dust, grow
+from emslice.ops.region_graph import extract_edges
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Fragments, and what each of them belongs to at every threshold."""
+
+    labels: NDArray[np.int32]
+    """Shape (Z, Y, X). Numbers of fragments; 0 is masked."""
+
+    segments: dict[float, NDArray[np.uint64]]
+    """Threshold -> segment of each number, shape (N + 1,); thresholds ascend, 0 is no segment."""
+
+    def at(self, threshold: float) -> NDArray[np.uint64]:
+        """Segmentation at one of the thresholds, shape (Z, Y, X)."""
+        segmentation: NDArray[np.uint64] = self.segments[threshold][self.labels]
+        return segmentation
+
+
+def cut_affinities(
+    codes: NDArray[np.uint8],
+    thresholds: Iterable[float],
+    linkage: Linkage | None = None,
+    dust: DustRule | None = None,
+    *,
+    radius: int = RADIUS,
+    dimensions: int = 2,
+    workers: int = 1,
+) -> Cuts:
+    """Segmentations of a volume of affinities at some thresholds.
+
+    Parameters
+    ----------
+    codes : uint8, shape (3, Z, Y, X)
+    thresholds : affinities, at least one
+    linkage : Linkage, optional
+        ``quantile_max`` at 50 percent by default.
+    dust : DustRule, optional
+        By default nothing is dust.
+    """
+    linkage = linkage or Linkage()
+    fragments = make_fragments(codes, radius=radius, workers=workers, dimensions=dimensions)
+    graph = extract_edges(codes, fragments.labels, workers, linkage.needs_histograms)
+    return cut_parts(Oversegmentation(fragments, graph), thresholds, linkage, dust)
+
+
+def cut_parts(
+    parts: Oversegmentation,
+    thresholds: Iterable[float],
+    linkage: Linkage,
+    dust: DustRule | None = None,
+) -> Cuts:
+    """As `cut_affinities`, from fragments and their region graph."""
+    ascending = sorted(set(thresholds))
+    if not ascending:
+        raise ConfigError("thresholds: none given; at least one is needed.")
+    tree, ids = grow(parts, linkage, ascending[0]), parts.fragments.ids
+    segments = {}
+    for threshold in ascending:
+        lut = tree.cut(threshold)
+        if dust is not None and dust.min_size > 0:
+            lut = clear_dust(parts, lut, dust)
+        segments[threshold] = lut.apply(ids)
+    return Cuts(parts.fragments.labels, segments)
