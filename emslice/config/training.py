@@ -94,16 +94,21 @@ class DefectConfig(Strict):
     """Defects of EM that crops are given: the share of augmented crops that have each."""
 
     missing: Share = 0.0
-    """A section is blank; nothing is asked of it."""
+    """Neighbouring sections are blank; nothing is asked of them."""
     shift: Share = 0.0
-    """A section, labels too, has slipped."""
-    misalign: Share = 0.0
-    """All sections from one on have."""
-    slip: Annotated[int, Field(ge=0)] = 16
-    """Most voxels that they slip."""
+    """A section, labels too, lies elsewhere."""
+    misalignment: Share = 0.0
+    """All sections from one on do."""
     blur: Share = 0.0
     dirt: Share = 0.0
     noise: Share = 0.0
+    missing_sections: Positive = 1
+    displacement: Annotated[int, Field(ge=0)] = 16
+    """Most voxels along y and x."""
+    blur_sigma: Weight = 3.0
+    dirt_spots: Positive = 5
+    dirt_radius: Weight = 12.0
+    noise_std: Weight = 0.1
 
 
 class AugmentConfig(Strict):
@@ -185,6 +190,8 @@ class SamConfig(Strict):
     """File on this machine; nothing is fetched."""
     sha256: str | None = None
     """Of that file; another one is refused."""
+    standardise: bool = False
+    """Whether sections get the mean and deviation of natural images; the published code does not."""
     cache: str | None = None
     """Folder for features, so that no section is encoded twice."""
     cache_limit: str = "20 GiB"

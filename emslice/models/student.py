@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ def double_axis(features: Tensor, axis: int, origin: int, length: int) -> Tensor
 
 def upsample(features: Tensor, window: Window) -> Tensor:
     """Features at twice the resolution, bilinear; ``window`` is that of the input."""
+    if window == Window((0, 0), (features.shape[2], features.shape[3])) and features.requires_grad:
+        # The same up to rounding, where training would spend a fifth of its time.
+        return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=True)
     tall = double_axis(features, 2, window.origin[0], window.section[0])
     return double_axis(tall, 3, window.origin[1], window.section[1])
 

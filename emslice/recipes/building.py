@@ -1,0 +1,247 @@
+"""From a configuration to networks, crops and a loop; everything is checked before any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from emslice.config.training import CropConfig, TrainConfig, VolumeConfig
+from emslice.errors import CheckpointError, ConfigError
+from emslice.models.checkpoint import load_checkpoint
+from emslice.models.networks import Network
+from emslice.models.student import Student
+from emslice.models.superhuman import Superhuman
+from emslice.recipes.cad import Cad
+from emslice.recipes.lesson import Lesson
+from emslice.recipes.supervised import Supervised
+from emslice.recipes.teacher3d import Teacher3d
+from emslice.training.augment import Augmentation
+from emslice.training.crops import CropDataset, make_loader
+from emslice.training.defects import Defects
+from emslice.training.features import FeatureCache
+from emslice.training.loop import Batch
+from emslice.training.sources import TrainingVolume, VolumeSpec
+from emslice.training.teaching import FrozenTeacher
+from emslice.units import parse_bytes
+
+RECIPES = {
+    "supervised": "A student learns from labels alone.",
+    "teacher3d": "A 3D network learns from labels.",
+    "cad": "A 3D teacher teaches a student (CAD; FGI).",
+    "cad_iad": "CAD, and a SAM teacher beside it (EM-SliceCrafter; IAD, FGI).",
+}
+"""What `emslice train` knows, in a line each."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Devices, precision and processes.
+
+    Raises
+    ------
+    ConfigError
+        No such device.
+    """
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and torch.cuda.device_count() < config.devices:
+        raise ConfigError(
+            f"device: {config.devices} GPUs are asked for, torch sees "
+            f"{torch.cuda.device_count()}. Set device=cpu, or fewer devices."
+        )
+    precision: Literal["32-true", "bf16-mixed"] = (
+        "32-true" if config.precision == "float32" else "bf16-mixed"
+    )
+    strategy = "ddp" if config.devices > 1 else "auto"
+    return Fabric(device, strategy, config.devices, precision=precision)
+
+
+def open_volumes(config: TrainConfig) -> list[TrainingVolume]:
+    """The volumes to train on, checked."""
+    volumes = config.data.train
+    return [open_one(v, f"data.train[{i}]", config) for i, v in enumerate(volumes)]
+
+
+def open_one(volume: VolumeConfig, key: str, config: TrainConfig) -> TrainingVolume:
+    """One volume of a configuration; ``key`` is its place there."""
+    spec = VolumeSpec(**volume.model_dump())
+    return TrainingVolume.open(spec, key, parse_bytes(config.data.memory))
+
+
+def resolution_of(volumes: list[TrainingVolume], config: TrainConfig) -> tuple[float, float, float]:
+    """Voxel size of the training data in nm, zyx.
+
+    Raises
+    ------
+    ConfigError
+        Neither the volumes nor the configuration state it.
+    """
+    stated = config.data.resolution_nm or next(
+        (v.resolution_nm for v in volumes if v.resolution_nm), None
+    )
+    if stated is None:
+        raise ConfigError(
+            "data.resolution_nm: the volumes do not state their voxel size; give it in "
+            "nanometres, z,y,x."
+        )
+    return stated
+
+
+def make_crops(
+    config: TrainConfig, kinds: tuple[str, ...], volumes: list[TrainingVolume]
+) -> dict[str, CropDataset]:
+    """Crops of each kind that a recipe needs."""
+    augment = config.augment.model_dump()
+    change = Augmentation(**{**augment, "defects": Defects(**augment["defects"])})
+    found = {}
+    for number, kind in enumerate(kinds):
+        asked: CropConfig = getattr(config.data, kind)
+        if asked.batch % config.devices:
+            raise ConfigError(
+                f"data.{kind}.batch: {asked.batch} crops do not go evenly to {config.devices} "
+                f"devices."
+            )
+        _check_crop(asked.crop, f"data.{kind}.crop")
+        found[kind] = CropDataset(
+            volumes,
+            asked.crop,
+            change,
+            config.seed * len(kinds) + number,
+            config.data.distinct,
+            min_labelled=config.data.min_labelled,
+        )
+    return found
+
+
+def _check_crop(crop: tuple[int, int, int], key: str) -> None:
+    z, y, x = crop
+    if z < 2 or y % 16 or x % 16:
+        raise ConfigError(
+            f"{key}: {crop} has less than 2 sections, or sides along y and x that are no "
+            f"multiples of 16."
+        )
+
+
+def make_batches(
+    config: TrainConfig, crops: dict[str, CropDataset], fabric: Fabric, first_step: int
+) -> Iterator[Batch]:
+    """Batches of all steps from one on."""
+    loaders = [
+        make_loader(
+            dataset,
+            getattr(config.data, kind).batch // config.devices,
+            first_step,
+            config.steps - first_step,
+            config.data.workers,
+            fabric.global_rank,
+            fabric.world_size,
+        )
+        for kind, dataset in crops.items()
+    ]
+    for batch in zip(*loaders, strict=True):
+        yield dict(zip(crops, batch, strict=True))
+
+
+def make_lesson(recipe: str, config: TrainConfig) -> Lesson:
+    """Networks of a recipe, with their first weights."""
+    torch.manual_seed(config.seed)
+    if recipe == "teacher3d":
+        return Teacher3d(config, make_teacher(config))
+    student = make_student(config)
+    if recipe == "supervised":
+        return Supervised(config, student)
+    teacher = make_teacher(config)
+    teaches = freeze(config, teacher) if config.teacher.frozen else teacher
+    if recipe == "cad":
+        return Cad(config, student, teaches)
+    return _with_sam(config, student, teaches)
+
+
+def _with_sam(
+    config: TrainConfig, student: Student, teacher: Superhuman | FrozenTeacher
+) -> Lesson:
+    # Here, since transformers is not needed otherwise.
+    from emslice.models.sam_adapter import SamAdapter
+    from emslice.models.sam_encoders import make_encoder
+    from emslice.recipes.cad_iad import CadIad
+
+    sam = config.sam
+    if sam is None:
+        raise ConfigError(
+            "sam: cad_iad needs a SAM teacher. Name its file by sam.weights, or set "
+            "sam.size=random_tiny for a trial without SAM."
+        )
+    encoder = make_encoder(
+        sam.encoder, sam.weights, sam.sha256, sam.size, config.seed, sam.standardise
+    )
+    cache = None
+    if sam.cache is not None:
+        cache = FeatureCache(Path(sam.cache), encoder.fingerprint, parse_bytes(sam.cache_limit))
+    return CadIad(config, student, teacher, encoder, SamAdapter(), cache)
+
+
+def make_student(config: TrainConfig) -> Student:
+    """A student, random or of a checkpoint."""
+    asked = config.student
+    if asked.weights is not None:
+        return _loaded(asked.weights, Student, "student.weights")
+    return Student(asked.features, asked.embedding).to(memory_format=torch.channels_last)
+
+
+def make_teacher(config: TrainConfig) -> Superhuman:
+    """A 3D network, random or of a checkpoint."""
+    asked = config.teacher
+    if asked.weights is not None:
+        return _loaded(asked.weights, Superhuman, "teacher.weights")
+    network = Superhuman(asked.filters, asked.embedding)
+    for part in network.modules():
+        if isinstance(part, nn.Conv3d):
+            nn.init.kaiming_normal_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    return network.to(memory_format=torch.channels_last_3d)
+
+
+def freeze(config: TrainConfig, teacher: Superhuman) -> FrozenTeacher:
+    """A teacher that is not trained, and remembers what it said."""
+    asked, cache = config.teacher, None
+    if asked.cache is not None:
+        assert asked.weights is not None
+        sha256 = load_checkpoint(asked.weights).sha256
+        identity = f"{sha256}/{asked.poses}/{config.precision}"
+        cache = FeatureCache(Path(asked.cache), identity)
+    return FrozenTeacher(teacher, asked.poses, cache, DTYPES[config.precision])
+
+
+def _loaded(path: str, kind: Any, key: str) -> Any:
+    network: Network = load_checkpoint(path).network
+    if not isinstance(network, kind):
+        raise CheckpointError(
+            f"{key}: {path} holds a {network.name}, expected a {kind.name}. Name another file."
+        )
+    if network.spec.get("head", "embedding") != "embedding":
+        raise CheckpointError(f"{key}: {path} gives {network.spec['head']}, expected embeddings.")
+    shape = torch.channels_last if kind is Student else torch.channels_last_3d
+    return network.to(memory_format=shape)
+
+
+def make_optimiser(config: TrainConfig, lesson: Lesson) -> tuple[torch.optim.Optimizer, list[float]]:
+    """Adam over all that is trained, and the rate of each of its groups as a multiple."""
+    asked = config.optimiser
+    groups = list(lesson.groups())
+    optimiser = torch.optim.Adam(
+        [{"params": parameters} for parameters, _ in groups],
+        lr=asked.rate,
+        betas=asked.betas,
+        eps=asked.eps,
+        weight_decay=asked.weight_decay,
+        amsgrad=asked.amsgrad,
+    )
+    return optimiser, [ratio for _, ratio in groups]
