@@ -164,9 +164,7 @@ def make_lesson(recipe: str, config: TrainConfig) -> Lesson:
     return _with_sam(config, student, teaches)
 
 
-def _with_sam(
-    config: TrainConfig, student: Student, teacher: Superhuman | FrozenTeacher
-) -> Lesson:
+def _with_sam(config: TrainConfig, student: Student, teacher: Superhuman | FrozenTeacher) -> Lesson:
     # Here, since transformers is not needed otherwise.
     from emslice.models.sam_adapter import SamAdapter
     from emslice.models.sam_encoders import make_encoder
@@ -232,7 +230,9 @@ def _loaded(path: str, kind: Any, key: str) -> Any:
     return network.to(memory_format=shape)
 
 
-def make_optimiser(config: TrainConfig, lesson: Lesson) -> tuple[torch.optim.Optimizer, list[float]]:
+def make_optimiser(
+    config: TrainConfig, lesson: Lesson
+) -> tuple[torch.optim.Optimizer, list[float]]:
     """Adam over all that is trained, and the rate of each of its groups as a multiple."""
     asked = config.optimiser
     groups = list(lesson.groups())

@@ -1,4 +1,4 @@
-"""Training: crops, targets, losses and the loop that recipes share.
+"""Training: crops, targets, losses, frozen teachers and the loop that recipes share.
 
-Never here: a recipe, a configuration file, a command.
+Never here: a recipe, a configuration file, a command, stages.
 """
