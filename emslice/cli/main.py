@@ -19,6 +19,7 @@ COMMANDS = {  # name -> (module, one line of help); the module is imported only 
     "status": ("emslice.cli.status", "Show how far a run has come."),
     "evaluate": ("emslice.cli.evaluate", "Score a segmentation against the truth."),
     "digest": ("emslice.cli.digest", "Print the digest of a volume, whatever its format."),
+    "train": ("emslice.cli.train", "Train a student, or a teacher, by a recipe."),
     "demo": ("emslice.cli.demo", "Segment a synthetic volume and draw the result."),
 }
 

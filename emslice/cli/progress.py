@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import sys
 import time
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
@@ -103,6 +105,46 @@ def byte_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(name, total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+def step_bar(done: int, steps: int) -> Callable[[int], None]:
+    """Bar of a training's steps, on a terminal; gives what to call after each."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("train"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    progress = Progress(*columns, console=console, disable=not console.is_terminal)
+    bar = progress.add_task("train", total=steps, completed=done)
+    progress.start()
+    atexit.register(progress.stop)
+
+    def advance(n: int) -> None:
+        progress.advance(bar, n)
+        if progress.finished:
+            progress.stop()
+
+    return advance
+
+
+def json_steps(done: int, steps: int) -> Callable[[int], None]:
+    """Gives what prints ``{"step", "steps", "seconds"}`` on a line, at most once a second."""
+    start = last = time.perf_counter()
+
+    def advance(n: int) -> None:
+        nonlocal done, last
+        done += n
+        if time.perf_counter() - last > 1 or done == steps:
+            last = time.perf_counter()
+            content = {"step": done, "steps": steps, "seconds": round(last - start, 3)}
+            with suppress(BrokenPipeError):
+                sys.stdout.write(json.dumps(content) + "\n")
+                sys.stdout.flush()
+
+    return advance
 
 
 def print_error(text: str) -> None:

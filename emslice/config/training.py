@@ -6,9 +6,11 @@ what is better and why.
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from emslice.config.schema import Positive, Strict
 from emslice.geometry.neighborhood import NEIGHBORHOODS
@@ -18,16 +20,28 @@ Weight = Annotated[float, Field(ge=0)]
 Triple = tuple[Positive, Positive, Positive]
 
 
+def _expanded(path: str) -> str:
+    """The path with its environment variables."""
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    if missing := re.search(r"\$\{?(\w+)", expanded):
+        raise ValueError(f"the environment variable {missing[1]} is not set")
+    return expanded
+
+
+Location = Annotated[str, AfterValidator(_expanded)]
+"""Path or url; ``~`` and ``$NAME`` stand for what they do in a shell."""
+
+
 class VolumeConfig(Strict):
     """A volume to train or to validate on."""
 
-    raw: str
+    raw: Location
     """zarr or N5 volume, or file.h5:dataset, TIFF, .npy."""
 
-    labels: str | None = None
+    labels: Location | None = None
     """Integers over the same voxels, 0 is background; without it the volume is unlabelled."""
 
-    mask: str | None = None
+    mask: Location | None = None
     """Where it is 0, voxels are not used."""
 
     sections: tuple[Annotated[int, Field(ge=0)], Positive] | None = None
@@ -137,7 +151,7 @@ class StudentConfig(Strict):
 
     features: Positive = 16
     embedding: Positive = 16
-    weights: str | None = None
+    weights: Location | None = None
     """Checkpoint to begin with."""
 
 
@@ -149,7 +163,7 @@ class TeacherConfig(Strict):
         28, 36, 48, 64, 80,
     )  # fmt: skip
     embedding: Positive = 16
-    weights: str | None = None
+    weights: Location | None = None
     """Checkpoint to begin with."""
 
     frozen: bool = False
@@ -168,7 +182,7 @@ class TeacherConfig(Strict):
     poses: Literal["none", "flips"] = "none"
     """Of a frozen teacher: affinities that are the mean over 1 or 4 poses."""
 
-    cache: str | None = None
+    cache: Location | None = None
     """Folder for the outputs of a frozen teacher."""
 
     @model_validator(mode="after")
@@ -186,13 +200,13 @@ class SamConfig(Strict):
     encoder: Literal["sam2", "sam", "mobile_sam"] = "sam2"
     size: str = "large"
     """A published size, or random_tiny: not SAM, for trials."""
-    weights: str | None = None
+    weights: Location | None = None
     """File on this machine; nothing is fetched."""
     sha256: str | None = None
     """Of that file; another one is refused."""
     standardise: bool = False
-    """Whether sections get the mean and deviation of natural images; the published code does not."""
-    cache: str | None = None
+    """Whether sections get the mean and deviation of natural images; as published, not."""
+    cache: Location | None = None
     """Folder for features, so that no section is encoded twice."""
     cache_limit: str = "20 GiB"
 

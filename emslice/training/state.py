@@ -89,3 +89,12 @@ def locked(folder: Path) -> Iterator[None]:
                 f"{folder}: another process trains it. Wait for it, or stop it first."
             ) from None
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process trains here."""
+    try:
+        with locked(folder):
+            return False
+    except ConfigError:
+        return True
