@@ -162,6 +162,12 @@ def make_lesson(recipe: str, config: TrainConfig) -> Lesson:
     if recipe == "supervised":
         return Supervised(config, student)
     teacher = make_teacher(config)
+    length = teacher.spec["outputs"]
+    if config.loss.fgi and length != student.embedding:
+        raise ConfigError(
+            f"loss.fgi: sections cannot be grafted, since the teacher's embedding has {length} "
+            f"numbers and the student's {student.embedding}. Set loss.fgi=0, or give both the same."
+        )
     teaches = freeze(config, teacher) if config.teacher.frozen else teacher
     if recipe == "cad":
         return Cad(config, student, teaches)
@@ -183,10 +189,17 @@ def _with_sam(config: TrainConfig, student: Student, teacher: Superhuman | Froze
     encoder = make_encoder(
         sam.encoder, sam.weights, sam.sha256, sam.size, config.seed, sam.standardise
     )
+    crop = config.data.pairs.crop
+    if any(n % encoder.multiple for n in crop[1:]):
+        raise ConfigError(
+            f"data.pairs.crop: {crop} does not fit the encoder {sam.encoder}, which takes multiples "
+            f"of {encoder.multiple} along y and x."
+        )
+    adapter = SamAdapter(embedding=student.embedding, channels=encoder.channels)
     cache = None
     if sam.cache is not None:
         cache = FeatureCache(Path(sam.cache), encoder.fingerprint, parse_bytes(sam.cache_limit))
-    return CadIad(config, student, teacher, encoder, SamAdapter(), cache)
+    return CadIad(config, student, teacher, encoder, adapter, cache)
 
 
 def make_student(config: TrainConfig) -> Student:

@@ -98,6 +98,8 @@ def shifted(volume: Tensor, offset: Offset) -> Tensor:
     ----------
     volume : Tensor, shape (..., Z, Y, X)
     """
+    if any(abs(o) >= n for o, n in zip(offset, volume.shape[-3:], strict=True)):
+        return torch.zeros_like(volume)
     # F.pad cuts where it is negative; it counts from the last axis.
     pads = [n for o in reversed(offset) for n in (-o, o)]
     return F.pad(volume, pads)
