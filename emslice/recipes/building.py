@@ -192,8 +192,8 @@ def _with_sam(config: TrainConfig, student: Student, teacher: Superhuman | Froze
     crop = config.data.pairs.crop
     if any(n % encoder.multiple for n in crop[1:]):
         raise ConfigError(
-            f"data.pairs.crop: {crop} does not fit the encoder {sam.encoder}, which takes multiples "
-            f"of {encoder.multiple} along y and x."
+            f"data.pairs.crop: {crop} does not fit the encoder {sam.encoder}, which takes "
+            f"multiples of {encoder.multiple} along y and x."
         )
     adapter = SamAdapter(embedding=student.embedding, channels=encoder.channels)
     cache = None
