@@ -174,15 +174,16 @@ def test_opening_reads_nothing_into_memory(tmp_path):
     assert volume._memory["raw"].shape == SHAPE
 
 
-def test_workers_read_stored_volumes_and_share_those_in_memory(tmp_path):
-    """tensorstore ends a forked process that uses it, so these workers are not forked."""
-    stored = opened(zarr(tmp_path / "raw", RAW), memory_bytes=0)
+@pytest.mark.parametrize("memory_bytes", [2**31, 0], ids=["forked", "not forked"])
+def test_workers_make_the_same_batches_of_stored_volumes(tmp_path, memory_bytes):
+    """tensorstore, used before, ends a forked process that uses it; memory is always shared."""
+    stored = opened(zarr(tmp_path / "raw", RAW), memory_bytes=memory_bytes)
     dataset = CropDataset([stored, TrainingVolume.from_arrays(RAW, LABELS)], (2, 7, 9), None, 4)
     alone, spread = (make_loader(dataset, 3, 0, 3, workers=n) for n in (0, 1))
     for one, other in zip(alone, spread, strict=True):
         for name, stacked in one.items():
             np.testing.assert_array_equal(stacked.numpy(), other[name].numpy())
-    assert dataset.volumes[1]._memory["raw"].is_shared()
+    assert dataset.volumes[1]._memory["raw"].is_shared() == (memory_bytes == 0)
 
 
 def test_the_published_volume_gives_crops(data_dir):
