@@ -42,6 +42,6 @@ def compact(labels: NDArray[Any]) -> NDArray[np.int32]:
     """Labels of one array as 1, 2, 3 ..., background as 0.
 
     >>> compact(np.array([[[7, 7, 0, 2**40, -1, 7]]])).tolist()
-    [[[2, 2, 0, 3, 0, 2]]]
+    [[[1, 1, 0, 2, 0, 1]]]
     """
     return Compactor()(labels)

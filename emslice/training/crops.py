@@ -7,6 +7,7 @@ is in ``augment.py``.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -158,14 +159,35 @@ def make_loader(
             f"batch {batch}, first step {first_step}, steps {steps}, workers {workers}, rank "
             f"{rank} of {world}: batch must be 1 or more, rank below world, and none negative."
         )
-    return DataLoader(
-        dataset,
-        batch_sampler=StepBatches(batch, first_step, steps, rank, world),
-        num_workers=workers,
-        multiprocessing_context=_start_method(dataset) if workers else None,
-        # Without one, the loader draws from torch's global generator.
-        generator=torch.Generator(),
-    )
+    return _Batches(dataset, StepBatches(batch, first_step, steps, rank, world), workers)
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """A loader that is born at each iteration, without a warning."""
+
+    dataset: CropDataset
+    numbers: StepBatches
+    workers: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        with warnings.catch_warnings():
+            # How many workers is the user's choice; a fork of a process with threads, of which
+            # Python warns from 3.12 on, is safe here: workers use none of what those hold.
+            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+            warnings.filterwarnings("ignore", ".* is multi-threaded", DeprecationWarning)
+            loader = DataLoader(
+                self.dataset,
+                batch_sampler=self.numbers,
+                num_workers=self.workers,
+                multiprocessing_context=_start_method(self.dataset) if self.workers else None,
+                # Without one, the loader draws from torch's global generator.
+                generator=torch.Generator(),
+            )
+            return iter(loader)
 
 
 def _start_method(dataset: CropDataset) -> str:

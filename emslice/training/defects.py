@@ -124,15 +124,17 @@ def _spot(section: NDArray[np.float32], largest: float, rng: Generator) -> None:
     """Darken an irregular spot with a soft edge, in place."""
     radius = largest * rng.uniform(0.25, 1)
     centre = rng.random(2) * section.shape
-    lobes, phase, opacity = rng.integers(2, 6), rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1)
-    # 1.3: how far lobes reach
-    ends = [
-        slice(max(0, int(c - 1.3 * radius)), min(n, int(c + 1.3 * radius) + 2))
+    ends = tuple(
+        slice(max(0, int(c - 2 * radius)), min(n, int(c + 2 * radius) + 2))
         for c, n in zip(centre, section.shape, strict=True)
-    ]
-    y, x = np.ogrid[ends[0], ends[1]]
+    )
+    y, x = np.ogrid[ends]
     dy, dx = y - centre[0], x - centre[1]
-    edge = radius * (1 + 0.3 * np.sin(lobes * np.arctan2(dy, dx) + phase))
+    lobes = np.arange(2, 6)
+    swing, phase = rng.uniform(-0.8, 0.8, 4) / lobes, rng.uniform(0, 2 * np.pi, 4)
+    # (Y, X, lobes): swings add up to less than 1.1
+    waves = swing * np.sin(lobes * np.arctan2(dy, dx)[..., None] + phase)
+    edge = radius * (1 + waves.sum(-1))
+    opacity, dark = rng.uniform(0.5, 1), 0.3 * rng.random()
     cover = opacity * np.clip((edge - np.hypot(dy, dx)) / (0.3 * radius + 1), 0, 1)
-    dark = 0.3 * rng.random()
-    section[ends[0], ends[1]] += (cover * (dark - section[ends[0], ends[1]])).astype(np.float32)
+    section[ends] += (cover * (dark - section[ends])).astype(np.float32)

@@ -43,18 +43,22 @@ class Sample:
 
     def tensors(self, labelled: bool) -> dict[str, torch.Tensor]:
         """What a data loader stacks."""
-        raw, labels, valid = (np.ascontiguousarray(array) for array in self.arrays)
+        # Copies: flipped arrays run backwards, which torch does not take.
         return {
-            "raw": torch.from_numpy(raw),
-            "labels": torch.from_numpy(labels.astype(np.int64)),
-            "valid": torch.from_numpy(valid),
+            "raw": torch.from_numpy(self.raw.copy()),
+            "labels": torch.from_numpy(self.labels.astype(np.int64, order="C")),
+            "valid": torch.from_numpy(self.valid.copy()),
             "labelled": torch.tensor(labelled),
         }
 
 
 @dataclass(frozen=True)
 class Warp:
-    """A map of section coordinates about a centre, the same for all sections."""
+    """Where the voxels of a window come from, the same for all sections.
+
+    The source of a voxel: its place from the centre of the window, divided by the factors, then
+    rotated, then displaced.
+    """
 
     radians: float
     """Rotation."""

@@ -42,7 +42,7 @@ def noise(shape=SHAPE, seed=3, labelled=True, **options):
     """Random raw, and labels 1 to 40 in boxes of 2 x 5 x 6 with some background."""
     rng = np.random.default_rng(seed)
     raw = rng.integers(0, 256, shape).astype(np.uint8)
-    cells = rng.permutation(np.arange(1 + np.prod([n // k + 1 for n, k in zip(shape, (2, 5, 6))])))
+    ids = rng.integers(0, 41, [n // side + 1 for n, side in zip(shape, (2, 5, 6), strict=True)])
     z, y, x = np.indices(shape)
-    labels = cells[(z // 2 * (shape[1] // 5 + 1) + y // 5) * (shape[2] // 6 + 1) + x // 6] % 41
+    labels = ids[z // 2, y // 5, x // 6]
     return TrainingVolume.from_arrays(raw, labels if labelled else None, **options)
