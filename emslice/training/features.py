@@ -134,7 +134,7 @@ class FeatureCache:
         """Name of one input: a hash of its bytes, type and shape and of the fingerprint."""
         facts = [self.fingerprint, str(self.dtype), str(section.dtype), list(section.shape)]
         digest = hashlib.sha256(json.dumps(facts).encode())
-        flat = section.detach().cpu().contiguous().reshape(-1)
+        flat = section.detach().cpu().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data)
         return digest.hexdigest()
 

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,6 +14,12 @@ from emslice.errors import CheckpointError, ConfigError
 from emslice.models.networks import count_parameters
 from emslice.models.sam_adapter import SamAdapter
 from emslice.models.sam_encoders import ENCODERS, FAMILIES, make_encoder
+from emslice.models.sam_weights import read_config
+
+needs_transformers = pytest.mark.skipif(
+    find_spec("transformers") is None, reason='no transformers: pip install "emslice[train]"'
+)
+OF_TRANSFORMERS = [pytest.param(kind, marks=needs_transformers) for kind in ("sam2", "sam")]
 
 SIZES = {
     "sam2": {"width": 4, "heads": 1, "blocks": [1, 2, 3, 1], "windows": [8, 4, 6, 3],
@@ -50,7 +58,7 @@ def published(kind, seed=0):
     return weights | {"mask_decoder.iou_token.weight": torch.zeros(1, 4)}
 
 
-@pytest.fixture(params=ENCODERS)
+@pytest.fixture(params=[*OF_TRANSFORMERS, "mobile_sam"])
 def kind(request):
     return request.param
 
@@ -68,6 +76,11 @@ def sha256_of(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_every_kind_is_tested():
+    assert tuple(SIZES) == tuple(TWINS) == ENCODERS == tuple(FAMILIES)
+
+
+@needs_transformers
 @pytest.mark.parametrize(("kind", "size"), PARAMETERS)
 def test_parameters_are_as_many_as_published(kind, size):
     family = FAMILIES[kind]
@@ -95,6 +108,7 @@ def test_features_are_those_of_the_authors_network(kind, file, shape):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+@needs_transformers
 def test_at_the_trained_size_sam_is_that_of_transformers(tmp_path):
     torch.save(published("sam"), tmp_path / "weights.pth")
     encoder = make_encoder("sam", tmp_path / "weights.pth", size=SIZES["sam"])
@@ -104,7 +118,7 @@ def test_at_the_trained_size_sam_is_that_of_transformers(tmp_path):
     assert torch.equal(encoder(image), wanted)
 
 
-@pytest.mark.parametrize("kind", ["sam2", "sam"])
+@pytest.mark.parametrize("kind", OF_TRANSFORMERS)
 def test_voxels_that_are_all_alike_have_features_that_differ_with_their_place(kind):
     found = make_encoder(kind, size="random_tiny")(torch.full((1, 1, 96, 128), 0.4))
     assert found[..., 2:-2, 2:-2].std((2, 3)).max() > 1e-3
@@ -170,6 +184,7 @@ def test_sections_that_do_not_fit_are_refused(kind, shape):
         make_encoder(kind, size="random_tiny")(torch.zeros(shape))
 
 
+@needs_transformers
 def test_an_odd_number_of_features_is_refused_where_levels_are_added():
     section = torch.zeros(1, 1, 48, 64)
     with pytest.raises(ConfigError, match="multiples of 32"):
@@ -223,8 +238,7 @@ def test_weights_of_no_published_size_are_refused(kind, file):
 
 
 def test_safetensors_are_read_like_the_authors_file(kind, file, tmp_path):
-    from safetensors.torch import save_file
-
+    save_file = pytest.importorskip("safetensors.torch").save_file
     save_file(published(kind), tmp_path / "weights.safetensors")
     section = sections((1, 1, 64, 96))
     found = make_encoder(kind, tmp_path / "weights.safetensors", size=SIZES[kind])(section)
@@ -239,7 +253,7 @@ def test_half_precision_weights_become_float32(kind, tmp_path):
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["encoder", "whole model"])
-@pytest.mark.parametrize("kind", ["sam2", "sam"])
+@pytest.mark.parametrize("kind", OF_TRANSFORMERS)
 def test_a_folder_of_transformers_tells_its_sizes(kind, file, tmp_path, whole):
     encoder = make_encoder(kind, file, size=SIZES[kind])
     model = encoder.body.model
@@ -258,6 +272,34 @@ def test_a_folder_of_transformers_tells_its_sizes(kind, file, tmp_path, whole):
     assert torch.equal(found(section), encoder(section))
 
 
+@needs_transformers
+@pytest.mark.parametrize(
+    ("kind", "module", "name", "size"),
+    [
+        ("sam2", "sam2", "Sam2VisionConfig", "tiny"),
+        ("sam2", "sam2", "Sam2Config", "tiny"),
+        ("sam2", "sam2_video", "Sam2VideoConfig", "tiny"),
+        ("sam", "sam", "SamVisionConfig", "base"),
+        ("sam", "sam", "SamConfig", "base"),
+    ],
+)
+def test_what_a_folder_does_not_say_has_its_default(tmp_path, kind, module, name, size):
+    config = import_module(f"transformers.models.{module}.configuration_{module}")
+    getattr(config, name)().save_pretrained(tmp_path)
+    family = FAMILIES[kind]
+    assert family.body.sizes_of(read_config(tmp_path)) == family.sizes[size]
+
+
+@pytest.mark.parametrize(
+    "config", ["{", "[1]", '{"hidden_size": "wide", "backbone_config": {"hidden_size": [2]}}']
+)
+def test_a_folder_that_describes_something_else_is_refused(kind, tmp_path, config):
+    torch.save(published(kind), tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        make_encoder(kind, tmp_path)
+
+
 def wrap(kind, folder):
     """Make a folder of an encoder one of a whole model."""
     from safetensors.torch import load_file, save_file
@@ -271,6 +313,7 @@ def wrap(kind, folder):
               folder / "model.safetensors")  # fmt: skip
 
 
+@needs_transformers
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -298,7 +341,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
         make_encoder("sam2", tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["sam2", "sam"])
+@pytest.mark.parametrize("kind", OF_TRANSFORMERS)
 def test_a_missing_package_is_named_with_the_way_to_install_it(kind, monkeypatch):
     monkeypatch.setitem(sys.modules, f"transformers.models.{kind}.modeling_{kind}", None)
     with pytest.raises(ConfigError, match=r'pip install "emslice\[train\]"'):
