@@ -8,7 +8,7 @@ weights serve both sections. Which section is which is known from the order of f
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,10 +75,20 @@ class SamAdapter(nn.Module):
         """
         own = torch.cat([before, here])  # (2 B, ...): one call for both sections
         own = F.relu(self.doublings[0](own))
-        for fusion, doubling in zip(self.fusions, self.doublings[1:], strict=True):
+        last = len(self.fusions) - 1
+        for step, fusion in enumerate(self.fusions):
             common = fusion(torch.cat(own.chunk(2), 1))
-            own = doubling(torch.cat([common.repeat(2, 1, 1, 1), own], 1))
-            if doubling is not self.doublings[-1]:
-                own = F.relu(own)
+            own = _double(cast(nn.ConvTranspose2d, self.doublings[step + 1]), common, own)
+            own = own if step == last else F.relu(own)
         first, second = self.halving(own).chunk(2)
         return first, second
+
+
+def _double(doubling: nn.ConvTranspose2d, common: Tensor, own: Tensor) -> Tensor:
+    """What the convolution makes of ``common`` beside ``own``, for both sections.
+
+    It is linear: what is common to both sections is convolved once, not twice.
+    """
+    of_common, of_own = doubling.weight.tensor_split([common.shape[1]])
+    shared = F.conv_transpose2d(common, of_common, doubling.bias, stride=2, padding=1)
+    return F.conv_transpose2d(own, of_own, stride=2, padding=1) + shared.repeat(2, 1, 1, 1)

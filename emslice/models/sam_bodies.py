@@ -103,14 +103,15 @@ class Hiera(nn.Module):
     @staticmethod
     def sizes_of(config: dict[str, Any]) -> dict[str, Any]:
         """Our sizes in the ``config.json`` of a folder of transformers."""
-        trunk = config["backbone_config"]
+        # As an object, because what has its default value need not be in the file.
+        trunk = _transformers("sam2").Sam2VisionConfig.from_dict(config).backbone_config
         return {
-            "width": trunk["hidden_size"],
-            "heads": trunk["num_attention_heads_per_stage"][0],
-            "blocks": trunk["blocks_per_stage"],
-            "windows": trunk["window_size_per_stage"],
-            "global_blocks": trunk["global_attention_blocks"],
-            "background": trunk["window_positional_embedding_background_size"][0],
+            "width": trunk.hidden_size,
+            "heads": trunk.num_attention_heads_per_stage[0],
+            "blocks": list(trunk.blocks_per_stage),
+            "windows": list(trunk.window_size_per_stage),
+            "global_blocks": list(trunk.global_attention_blocks),
+            "background": trunk.window_positional_embedding_background_size[0],
         }
 
 
@@ -166,11 +167,12 @@ class Vit(nn.Module):
     @staticmethod
     def sizes_of(config: dict[str, Any]) -> dict[str, Any]:
         """Our sizes in the ``config.json`` of a folder of transformers."""
+        vision = _transformers("sam").SamVisionConfig.from_dict(config)
         return {
-            "width": config["hidden_size"],
-            "heads": config["num_attention_heads"],
-            "blocks": config["num_hidden_layers"],
-            "window": config["window_size"],
-            "side": config["image_size"] // 16,
-            "global_blocks": list(config["global_attn_indexes"]),
+            "width": vision.hidden_size,
+            "heads": vision.num_attention_heads,
+            "blocks": vision.num_hidden_layers,
+            "window": vision.window_size,
+            "side": vision.image_size // 16,
+            "global_blocks": list(vision.global_attn_indexes),
         }

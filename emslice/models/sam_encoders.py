@@ -194,7 +194,7 @@ def _sizes(kind: str, size: Size) -> dict[str, Any]:
             )
         return known[size]
     expected = set(FAMILIES[kind].tiny)
-    if not expected <= set(size) <= expected | {"channels"}:
+    if set(size) != expected:
         raise ConfigError(
             f"sam.size: {kind} takes {', '.join(sorted(expected))}; got {', '.join(sorted(size))}."
         )
@@ -208,9 +208,12 @@ def _told(kind: str, path: Path, given: dict[str, Tensor]) -> dict[str, Any]:
     if config is not None:
         try:
             return family.body.sizes_of(config)
-        except (AttributeError, KeyError, TypeError, IndexError) as error:
+        except ConfigError:
+            raise
+        except Exception as error:  # transformers checks with errors of its own
+            reason = " ".join(str(error).split())[:100]
             raise CheckpointError(
-                f"sam.weights: {path}/config.json does not describe a {kind}: {error!r}."
+                f"sam.weights: {path}/config.json does not describe a {kind}: {reason}."
             ) from error
     shapes = {family.body.rename(key): value.shape for key, value in given.items()}
     shapes.pop(None, None)

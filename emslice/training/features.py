@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from emslice.errors import ConfigError, PrecisionError
-from emslice.ledger.files import sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -116,34 +115,26 @@ class FeatureCache:
         sections : Tensor, shape (B, ...)
             Sections, or crops of a volume.
         """
-        keys = [self.key(section) for section in sections.detach().cpu()]
-        answers: dict[str, Tensor] = {}
-        missing: dict[str, int] = {}
-        for index, key in enumerate(keys):
-            if key in answers or key in missing:
-                self.hits += 1
-                continue
-            stored = self._read(key)
-            if stored is None:
-                missing[key] = index
-                self.misses += 1
-            else:
-                answers[key] = stored
-                self.hits += 1
-        wanted = list(missing.items())
-        for start in range(0, len(wanted), self.together):
-            part = wanted[start : start + self.together]
-            computed = self._compute(encoder, sections[[index for _, index in part]])
-            for (key, _), answer in zip(part, computed, strict=True):
-                answers[key] = answer
-                self._write(key, answer)
-        return torch.stack([answers[key] for key in keys]).float().to(sections.device)
+        # Off for all of it: torch cannot stack float16 under the automatic precision of a CPU.
+        with torch.no_grad(), torch.autocast(sections.device.type, enabled=False):
+            keys = [self.key(section) for section in sections.cpu()]
+            answers = self._stored(keys)
+            missing = [key for key in dict.fromkeys(keys) if key not in answers]
+            self.misses += len(missing)
+            self.hits += len(keys) - len(missing)
+            for start in range(0, len(missing), self.together):
+                part = missing[start : start + self.together]
+                computed = self._compute(encoder, sections[[keys.index(key) for key in part]])
+                for key, answer in zip(part, computed, strict=True):
+                    answers[key] = answer
+                    self._write(key, answer)
+            return torch.stack([answers[key].float() for key in keys]).to(sections.device)
 
     def key(self, section: Tensor) -> str:
         """Name of one input: a hash of its bytes, type and shape and of the fingerprint."""
         facts = [self.fingerprint, str(self.dtype), str(section.dtype), list(section.shape)]
         digest = hashlib.sha256(json.dumps(facts).encode())
-        flat = section.detach().cpu().contiguous().reshape(-1)
+        flat = section.detach().cpu().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
@@ -180,8 +171,7 @@ class FeatureCache:
 
     def _compute(self, encoder: Callable[[Tensor], Tensor], sections: Tensor) -> Tensor:
         """Answers of the network in the stored precision, on the CPU."""
-        with torch.no_grad(), torch.autocast(sections.device.type, enabled=False):
-            exact = encoder(sections).detach()
+        exact = encoder(sections)
         rounded = exact.to(self.dtype)
         if exact.isfinite().all() and not rounded.isfinite().all():
             raise PrecisionError(
@@ -189,6 +179,11 @@ class FeatureCache:
                 f"Store them as float32."
             )
         return rounded.cpu()
+
+    def _stored(self, keys: list[str]) -> dict[str, Tensor]:
+        """Those answers that are on disk."""
+        found = {key: self._read(key) for key in dict.fromkeys(keys)}
+        return {key: answer for key, answer in found.items() if answer is not None}
 
     def _read(self, key: str) -> Tensor | None:
         if self.folder is None:
@@ -210,7 +205,8 @@ class FeatureCache:
         if self.folder is None:
             return
         content, path = pack(answer), self._path(key)
-        # A name that no other process has, on whatever machine; see ledger.files for the order.
+        # A name that no process on any machine has. The folder is not flushed, unlike in
+        # ledger.files: a rename that a crash undoes costs one more computation.
         partial = path.with_name(f".{key}.{uuid.uuid4().hex}.partial")
         try:
             path.parent.mkdir(exist_ok=True)
@@ -219,9 +215,9 @@ class FeatureCache:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
-            sync_folder(path.parent)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             if self._writable:
                 logger.warning("features are not kept in %s: %s", self.folder, error)
             self._writable = False
