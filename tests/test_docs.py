@@ -31,6 +31,7 @@ def desk(tmp_path_factory):
     volume = create_volume(folder / "truth.zarr", shape=truth.shape, dtype=truth.dtype)
     volume.write(volume.roi, truth)
     (folder / "student.ckpt").symlink_to(ROOT / "emslice" / "demo" / "student.ckpt")
+    (folder / "configs").symlink_to(ROOT / "configs")
     return folder, raw, truth
 
 

@@ -16,6 +16,7 @@ from emslice.errors import ConfigError
 from emslice.ops.dust import DustRule
 from emslice.ops.fragments import RADIUS, make_fragments
 from emslice.ops.linkage import Linkage
+from emslice.ops.merge_tree import MergeTree
 from emslice.ops.oversegmentation import Oversegmentation, clear_dust, grow
 from emslice.ops.region_graph import extract_edges
 
@@ -60,24 +61,23 @@ def cut_affinities(
     linkage = linkage or Linkage()
     fragments = make_fragments(codes, radius=radius, workers=workers, dimensions=dimensions)
     graph = extract_edges(codes, fragments.labels, workers, linkage.needs_histograms)
-    return cut_parts(Oversegmentation(fragments, graph), thresholds, linkage, dust)
+    parts, wanted = Oversegmentation(fragments, graph), sorted(set(thresholds))
+    if not wanted:
+        raise ConfigError("thresholds: none given; at least one is needed.")
+    return cut_parts(parts, grow(parts, linkage, wanted[0]), wanted, dust)
 
 
 def cut_parts(
     parts: Oversegmentation,
+    tree: MergeTree,
     thresholds: Iterable[float],
-    linkage: Linkage,
     dust: DustRule | None = None,
 ) -> Cuts:
-    """As `cut_affinities`, from fragments and their region graph."""
-    ascending = sorted(set(thresholds))
-    if not ascending:
-        raise ConfigError("thresholds: none given; at least one is needed.")
-    tree, ids = grow(parts, linkage, ascending[0]), parts.fragments.ids
+    """As `cut_affinities`, from fragments and their merges."""
     segments = {}
-    for threshold in ascending:
+    for threshold in sorted(set(thresholds)):
         lut = tree.cut(threshold)
         if dust is not None and dust.min_size > 0:
             lut = clear_dust(parts, lut, dust)
-        segments[threshold] = lut.apply(ids)
+        segments[threshold] = lut.apply(parts.fragments.ids)
     return Cuts(parts.fragments.labels, segments)

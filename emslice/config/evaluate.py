@@ -1,0 +1,200 @@
+"""Test sets: named volumes with truth, and how they are segmented to be scored."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from emslice.config.load import known_keys, load_config
+from emslice.config.schema import SegmentConfig, Strict
+from emslice.errors import ConfigError
+from emslice.volumes.layouts import dataset_layout
+
+ELSEWHERE = {
+    "checkpoint": "give checkpoints by --checkpoint",
+    "roi": "it belongs to the volume, beside raw and truth",
+    "mask": "voxels without truth are not scored anyway",
+    "affinities": "they are not kept",
+    "block": "each volume is segmented as one block",
+    "handover": "affinities stay in memory",
+}
+"""Keys of a segmentation that mean nothing here, and what to do instead."""
+
+Threshold = Annotated[float, Field(ge=0, le=1)]
+
+
+class VolumeConfig(Strict):
+    """A volume with truth."""
+
+    raw: str
+    """A volume, ``file.h5:dataset``, a TIFF stack, a folder of images, ``.npy``."""
+
+    truth: str
+    """True labels over the same voxels, of any such kind."""
+
+    roi: str | None = None
+    """Box z0:z1,y0:y1,x0:x1 in voxels of the whole volume; by default all of it."""
+
+    segment: dict[str, Any] = Field(default={})
+    """Parameters of its segmentation that differ from those of the others."""
+
+
+class EvaluateConfig(Strict):
+    """Volumes to be segmented with one checkpoint after another, and scored."""
+
+    root: str | None = None
+    """Folder from which paths that are not absolute start; by default the current one."""
+
+    layout: str | None = None
+    """Data set as its authors ship it below root, instead of volumes: `layouts.LAYOUTS`."""
+
+    split: Literal["train", "validate", "test"] = "test"
+    """Part of the layout."""
+
+    thresholds: Annotated[int, Field(ge=2, le=200)] | list[Threshold] = 36
+    """Of the sweep: how many even steps from agglomeration.lowest_threshold to 1, or which."""
+
+    ignore: Annotated[int, Field(ge=0, lt=2**64)] = 0
+    """True label that is not scored."""
+
+    segment: dict[str, Any] = Field(default={})
+    """Parameters of all segmentations: keys of configs/segment/default.yaml."""
+
+    volumes: dict[str, VolumeConfig] = Field(default={})
+
+
+@dataclass(frozen=True)
+class LabelledVolume:
+    """One volume of a test set, everything resolved."""
+
+    name: str
+    raw: str
+    truth: str
+    roi: str | None
+    segment: SegmentConfig
+    """Without checkpoint."""
+
+
+@dataclass(frozen=True)
+class LabelledVolumes:
+    """What checkpoints are scored on."""
+
+    volumes: tuple[LabelledVolume, ...]
+    thresholds: int | list[float]
+    ignore: int
+
+
+def load_test_set(
+    file: str | Path, assignments: Iterable[str] = (), root: str | None = None
+) -> LabelledVolumes:
+    """Checked test set of a YAML file.
+
+    Parameters
+    ----------
+    assignments : iterable of ``key.sub=value``
+        Over the segmentation parameters of every volume.
+    root : folder, optional
+        Instead of the file's.
+
+    Raises
+    ------
+    ConfigError
+        Unreadable file, unknown key (with the nearest known one), value of the wrong kind, no
+        volume.
+    """
+    config = _read(file)
+    start = Path(root or config.root or ".")
+    entries = {**_of_layout(config, start, file), **config.volumes}
+    if not entries:
+        raise ConfigError(f"--config {file}: no volume to score; name some below volumes.")
+    given = tuple(assignments)
+    volumes = []
+    for name, entry in entries.items():
+        if not name or "/" in name:
+            raise ConfigError(f"--config {file}: volumes: {name!r} cannot name a picture.")
+        segment = _segment(f"--config {file}: volumes.{name}", config, entry, given)
+        raw, truth = (_from(start, path) for path in (entry.raw, entry.truth))
+        volumes.append(LabelledVolume(name, raw, truth, entry.roi, segment))
+    return LabelledVolumes(tuple(volumes), config.thresholds, config.ignore)
+
+
+def _read(file: str | Path) -> EvaluateConfig:
+    try:
+        content = yaml.safe_load(Path(file).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file}: cannot be read ({error}).") from error
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(f"--config {file}: not valid YAML: {text}") from error
+    try:
+        return EvaluateConfig.model_validate(content or {})
+    except ValidationError as error:
+        found = " ".join(_explain(item) for item in error.errors())
+        raise ConfigError(f"--config {file}: {found}") from None
+
+
+def _explain(item: Any) -> str:
+    """One sentence for one finding of pydantic."""
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        return f"{key or 'content'}: {item['msg']}; got {item['input']!r:.80}."
+    inside = VolumeConfig if key.startswith("volumes.") else EvaluateConfig
+    close = difflib.get_close_matches(str(item["loc"][-1]), known_keys(inside), n=1, cutoff=0.5)
+    return f"unknown key {key!r}." + (f" Did you mean {close[0]!r}?" if close else "")
+
+
+def _of_layout(config: EvaluateConfig, root: Path, file: str | Path) -> dict[str, VolumeConfig]:
+    """Volumes of a data set as it ships; sections become boxes."""
+    if config.layout is None:
+        return {}
+    parts = [p for p in dataset_layout(config.layout, root) if p.split == config.split]
+    if not parts:
+        raise ConfigError(
+            f"--config {file}: layout {config.layout} has no volume for {config.split} below "
+            f"{root}. Check root, or 'emslice train check'."
+        )
+    entries = {}
+    for part in parts:
+        name = Path(part.raw.rpartition(":")[0]).stem.removesuffix("_inputs")
+        roi = None if part.sections is None else "{}:{},:,:".format(*part.sections)
+        entries[name] = VolumeConfig(raw=part.raw, truth=part.labels, roi=roi)
+    return entries
+
+
+def _segment(
+    what: str, config: EvaluateConfig, entry: VolumeConfig, assignments: tuple[str, ...]
+) -> SegmentConfig:
+    """Parameters of a volume: the set's, then its own, then those of the command line."""
+    tree = _laid_over(config.segment, entry.segment)
+    given = {*tree, *(text.partition("=")[0].split(".")[0].strip() for text in assignments)}
+    for key in sorted(given & set(ELSEWHERE)):
+        raise ConfigError(f"{what}.segment.{key}: cannot be set here; {ELSEWHERE[key]}.")
+    try:
+        return load_config(base=tree, assignments=assignments)
+    except ConfigError as error:
+        raise ConfigError(f"{what}.segment: {error}") from None
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = copy.deepcopy(dict(below))
+    for key, value in above.items():
+        inner = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(inner, dict):
+            merged[key] = _laid_over(inner, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _from(root: Path, path: str) -> str:
+    """A path from a folder, unless it is absolute, of the home or a URL."""
+    if path.startswith(("/", "~")) or "://" in path:
+        return path
+    return str(root / path)
