@@ -37,14 +37,17 @@ def _recipe(name: str, text: str) -> click.Command:
     @click.option("--config", "file", metavar="FILE", required=True, help="YAML of parameters.")
     @click.option("--set", "assignments", multiple=True, metavar="KEY.SUB=VALUE",
                   help="Any parameter.")  # fmt: skip
+    @click.option("--root", metavar="DIR", help="Folder that the paths of volumes start from.")
     @click.option("--out", required=True, metavar="RUN", help="New folder.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON lines for scripts.")
-    def train(file: str, assignments: tuple[str, ...], out: str, as_json: bool) -> None:
+    def train(
+        file: str, assignments: tuple[str, ...], root: str | None, out: str, as_json: bool
+    ) -> None:
         from emslice.config.load import load_as
         from emslice.config.training import TrainConfig
         from emslice.recipes.running import start
 
-        config = load_as(TrainConfig, file, assignments)
+        config = load_as(TrainConfig, file, assignments, {"data.root": root})
         _report(start(name, config, out, _watch(as_json)), as_json)
 
     return train

@@ -6,11 +6,9 @@ what is better and why.
 
 from __future__ import annotations
 
-import os
-import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from emslice.config.schema import Positive, Strict
 from emslice.geometry.neighborhood import NEIGHBORHOODS
@@ -20,28 +18,16 @@ Weight = Annotated[float, Field(ge=0)]
 Triple = tuple[Positive, Positive, Positive]
 
 
-def _expanded(path: str) -> str:
-    """The path with its environment variables."""
-    expanded = os.path.expandvars(os.path.expanduser(path))
-    if missing := re.search(r"\$\{?(\w+)", expanded):
-        raise ValueError(f"the environment variable {missing[1]} is not set")
-    return expanded
-
-
-Location = Annotated[str, AfterValidator(_expanded)]
-"""Path or url; ``~`` and ``$NAME`` stand for what they do in a shell."""
-
-
 class VolumeConfig(Strict):
     """A volume to train or to validate on."""
 
-    raw: Location
+    raw: str
     """zarr or N5 volume, or file.h5:dataset, TIFF, .npy."""
 
-    labels: Location | None = None
+    labels: str | None = None
     """Integers over the same voxels, 0 is background; without it the volume is unlabelled."""
 
-    mask: Location | None = None
+    mask: str | None = None
     """Where it is 0, voxels are not used."""
 
     sections: tuple[Annotated[int, Field(ge=0)], Positive] | None = None
@@ -75,9 +61,20 @@ class CropConfig(Strict):
 class DataConfig(Strict):
     """Where crops come from."""
 
-    train: Annotated[tuple[VolumeConfig, ...], Field(min_length=1)]
-    validate_on: VolumeConfig | None = None
-    """Held out, to choose the best step; never the volume that is reported."""
+    root: str | None = None
+    """Folder from which paths that are not absolute start; by default the current one."""
+
+    layout: str | None = None
+    """Data set as its authors ship it below root, instead of ``train``: `layouts.LAYOUTS`."""
+
+    hold_out: Annotated[int, Field(ge=0)] = 10
+    """Last training sections of each volume of a layout that says nothing of validation: they
+    choose the best step instead. The released code chooses it on the test sections."""
+
+    train: tuple[VolumeConfig, ...] = ()
+
+    validate_on: tuple[VolumeConfig, ...] = ()
+    """Held out, to choose the best step; never what is reported. None: the last step is it."""
 
     resolution_nm: tuple[float, float, float] | None = None
     """Voxel size z, y, x, where the volumes do not state it."""
@@ -102,6 +99,19 @@ class DataConfig(Strict):
 
     memory: str = "2 GiB"
     """Up to which a volume is read once and held."""
+
+    @field_validator("validate_on", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return (value,)
+        return () if value is None else value
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> DataConfig:
+        if bool(self.layout) == bool(self.train):
+            raise ValueError("give the volumes to train on, or a layout (and not both)")
+        return self
 
 
 class DefectConfig(Strict):
@@ -151,7 +161,7 @@ class StudentConfig(Strict):
 
     features: Positive = 16
     embedding: Positive = 16
-    weights: Location | None = None
+    weights: str | None = None
     """Checkpoint to begin with."""
 
 
@@ -163,7 +173,7 @@ class TeacherConfig(Strict):
         28, 36, 48, 64, 80,
     )  # fmt: skip
     embedding: Positive = 16
-    weights: Location | None = None
+    weights: str | None = None
     """Checkpoint to begin with."""
 
     frozen: bool = False
@@ -172,6 +182,10 @@ class TeacherConfig(Strict):
     mutual: bool = False
     """Whether what the student is taught moves a teacher that is trained with it. The released
     code lets it; a teacher that gives way teaches less."""
+
+    momentum: Annotated[float, Field(gt=0, le=1)] = 0.001
+    """Of batch normalisation: how much of its statistics is of the last step. As published, they
+    need thousands of steps; a short training wants 0.05."""
 
     channels: Literal[3, 12] = 12
     """Links that it is trained on."""
@@ -182,7 +196,7 @@ class TeacherConfig(Strict):
     poses: Literal["none", "flips"] = "none"
     """Of a frozen teacher: affinities that are the mean over 1 or 4 poses."""
 
-    cache: Location | None = None
+    cache: str | None = None
     """Folder for the outputs of a frozen teacher."""
 
     @model_validator(mode="after")
@@ -200,13 +214,13 @@ class SamConfig(Strict):
     encoder: Literal["sam2", "sam", "mobile_sam"] = "sam2"
     size: str = "large"
     """A published size, or random_tiny: not SAM, for trials."""
-    weights: Location | None = None
+    weights: str | None = None
     """File on this machine; nothing is fetched."""
     sha256: str | None = None
     """Of that file; another one is refused."""
     standardise: bool = False
     """Whether sections get the mean and deviation of natural images; as published, not."""
-    cache: Location | None = None
+    cache: str | None = None
     """Folder for features, so that no section is encoded twice."""
     cache_limit: str = "20 GiB"
 

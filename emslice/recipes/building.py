@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from emslice.config.training import CropConfig, TrainConfig, VolumeConfig
+from emslice.config.training import CropConfig, TrainConfig
 from emslice.errors import CheckpointError, ConfigError
 from emslice.models.checkpoint import load_checkpoint
 from emslice.models.networks import Network
@@ -26,7 +26,7 @@ from emslice.training.crops import CropDataset, make_loader
 from emslice.training.defects import Defects
 from emslice.training.features import FeatureCache
 from emslice.training.loop import Batch
-from emslice.training.sources import TrainingVolume, VolumeSpec
+from emslice.training.sources import TrainingVolume
 from emslice.training.teaching import FrozenTeacher
 from emslice.units import parse_bytes
 
@@ -65,18 +65,6 @@ def make_fabric(config: TrainConfig) -> Fabric:
     return Fabric(
         accelerator=device, strategy=strategy, devices=config.devices, precision=precision
     )
-
-
-def open_volumes(config: TrainConfig) -> list[TrainingVolume]:
-    """The volumes to train on, checked."""
-    volumes = config.data.train
-    return [open_one(v, f"data.train[{i}]", config) for i, v in enumerate(volumes)]
-
-
-def open_one(volume: VolumeConfig, key: str, config: TrainConfig) -> TrainingVolume:
-    """One volume of a configuration; ``key`` is its place there."""
-    spec = VolumeSpec(**volume.model_dump())
-    return TrainingVolume.open(spec, key, parse_bytes(config.data.memory))
 
 
 def resolution_of(volumes: list[TrainingVolume], config: TrainConfig) -> tuple[float, float, float]:
@@ -214,14 +202,17 @@ def make_teacher(config: TrainConfig) -> Superhuman:
     """A 3D network, random or of a checkpoint."""
     asked = config.teacher
     if asked.weights is not None:
-        return _loaded(asked.weights, Superhuman, "teacher.weights")
-    network = Superhuman(asked.filters, asked.embedding)
+        network: Superhuman = _loaded(asked.weights, Superhuman, "teacher.weights")
+    else:
+        network = channels_last(Superhuman(asked.filters, asked.embedding))
     for part in network.modules():
-        if isinstance(part, nn.Conv3d):
+        if isinstance(part, nn.BatchNorm3d):
+            part.momentum = asked.momentum
+        elif isinstance(part, nn.Conv3d) and asked.weights is None:
             nn.init.kaiming_normal_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-    return channels_last(network)
+    return network
 
 
 def freeze(config: TrainConfig, teacher: Superhuman) -> FrozenTeacher:

@@ -33,10 +33,9 @@ from emslice.recipes.building import (
     make_fabric,
     make_lesson,
     make_optimiser,
-    open_one,
-    open_volumes,
     resolution_of,
 )
+from emslice.recipes.datasets import Volumes, open_volumes
 from emslice.recipes.lesson import Lesson
 from emslice.recipes.records import RECORD, read_record
 from emslice.recipes.validation import HeldOut, Product
@@ -131,8 +130,7 @@ class _Ready:
     recipe: str
     config: TrainConfig
     fabric: Any
-    volumes: list[TrainingVolume]
-    held_out: TrainingVolume | None
+    volumes: Volumes
     lesson: Lesson
     crops: dict[str, CropDataset]
     resolution_nm: tuple[float, float, float]
@@ -142,16 +140,11 @@ class _Ready:
         """Everything that can be wrong is found here."""
         fabric = make_fabric(config)
         torch.set_num_threads(config.threads or os.cpu_count() or 1)
-        volumes = open_volumes(config)
-        resolution = resolution_of(volumes, config)
-        held_out = None
-        if config.data.validate_on is not None:
-            held_out = open_one(config.data.validate_on, "data.validate_on", config)
-            if not held_out.labelled:
-                raise ConfigError("data.validate_on.labels: missing; without truth, no scores.")
+        volumes = open_volumes(config.data)
+        resolution = resolution_of(volumes.train, config)
         lesson = make_lesson(recipe, config)
-        crops = make_crops(config, lesson.needs, volumes)
-        return cls(recipe, config, fabric, volumes, held_out, lesson, crops, resolution)
+        crops = make_crops(config, lesson.needs, volumes.train)
+        return cls(recipe, config, fabric, volumes, lesson, crops, resolution)
 
     def record(self) -> dict[str, Any]:
         """What identifies the training."""
@@ -204,14 +197,14 @@ class _Ready:
     def _product(self) -> Product:
         network = getattr(self.lesson, self.lesson.product)
         facts = {key: value for key, value in self.record().items() if key != "parameters"}
-        return Product(network, self.resolution_nm, facts, grey_level(self.volumes))
+        return Product(network, self.resolution_nm, facts, grey_level(self.volumes.train))
 
     def _validation(self, folder: Path) -> HeldOut | None:
-        if self.held_out is None or not self.fabric.is_global_zero:
+        if not self.volumes.validate or not self.fabric.is_global_zero:
             return None
         threads = self.config.threads or os.cpu_count() or 1
         return HeldOut(
-            self._product(), self.held_out, self.config.validation, folder / BEST, threads
+            self._product(), self.volumes.validate, self.config.validation, folder / BEST, threads
         )
 
     def _schedule(self) -> Schedule:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emslice.config.training import ValidateConfig
-from emslice.metrics import SweepRow, score_cuts
+from emslice.geometry.lattice import Lattice
+from emslice.metrics import score_cuts
 from emslice.models.checkpoint import save_checkpoint
 from emslice.models.networks import Network
 from emslice.models.predictor import facts_of, make_predictor
@@ -29,18 +30,9 @@ THRESHOLDS = tuple(round(0.2 + 0.025 * n, 3) for n in range(31))
 """0.2 to 0.95."""
 
 DEFAULT = 0.5
+MEASURES = ("threshold", "voi", "voi_split", "voi_merge", "arand")
 DUST = 100
 """Voxels, the default of a segmentation."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What a validation found."""
-
-    codes: NDArray[np.uint8]
-    """Affinities, shape (3, Z, Y, X)."""
-    default: SweepRow
-    best: SweepRow
 
 
 @dataclass(frozen=True)
@@ -58,13 +50,24 @@ class Product:
         save_checkpoint(path, self.network, self.resolution_nm, facts, intensity=self.intensity)
 
 
+class Truth(NamedTuple):
+    """A held-out volume."""
+
+    raw: NDArray[np.uint8]
+    """Shape (Z, Y, X)."""
+    labels: NDArray[np.int32]
+    """The same shape; 0 is not scored."""
+    lattice: Lattice
+    """On which the network predicts it."""
+
+
 class HeldOut:
-    """Scores of a network on a volume that it is not trained on, and the file of its best weights.
+    """Scores of a network on volumes that it is not trained on, and the file of its best weights.
 
     Parameters
     ----------
-    volume : TrainingVolume
-        Labelled.
+    volumes : sequence of TrainingVolume
+        Labelled; scores are the mean over them.
     path : Path
         Of the best checkpoint.
     """
@@ -72,41 +75,58 @@ class HeldOut:
     def __init__(
         self,
         product: Product,
-        volume: TrainingVolume,
+        volumes: Sequence[TrainingVolume],
         config: ValidateConfig,
         path: Path,
         workers: int = 1,
     ) -> None:
         self._product, self._config, self._path = product, config, path
         self._workers = workers
-        self.raw, labels, usable = volume.read(volume.roi)
-        self.truth = np.where(usable, labels, 0)
-        self._lattice = facts_of(
-            product.network, volume.shape, config.tile, config.crop, config.stride
-        ).lattice
-        self.last: Scored | None = None
+        self._truths = [self._read(volume) for volume in volumes]
+        self.shown: tuple[NDArray[Any], ...] | None = None
+        """Raw, affinities and labels of the first volume's middle section, of the last call."""
+
+    def _read(self, volume: TrainingVolume) -> Truth:
+        config = self._config
+        raw, labels, usable = volume.read(volume.roi)
+        facts = facts_of(
+            self._product.network, volume.shape, config.tile, config.crop, config.stride
+        )
+        return Truth(raw, np.where(usable, labels, 0), facts.lattice)
 
     def __call__(self, step: int) -> dict[str, float]:
-        """Scores at the default and at the best threshold; the last are in `last`."""
-        self.last = found = self.score()
-        chosen = found.best if self._config.choose == "best" else found.default
-        values = {CHOSEN: chosen.voi}
-        for name, row in (("default", found.default), ("best", found.best)):
-            wanted = ("voi", "voi_split", "voi_merge", "arand", "threshold")
-            values |= {f"{key}_{name}": float(getattr(row, key)) for key in wanted}
+        """Scores at the default and at the best threshold."""
+        network = copy.deepcopy(self._product.network).cpu().eval()
+        found = [self._score(network, truth, k == 0) for k, truth in enumerate(self._truths)]
+        rows = [_mean(rows) for rows in zip(*found, strict=True)]
+        default = next(row for row in rows if row["threshold"] == DEFAULT)
+        best = min(rows, key=lambda row: row["voi"])
+        values = {CHOSEN: (best if self._config.choose == "best" else default)["voi"]}
+        for name, row in (("default", default), ("best", best)):
+            values |= {f"{key}_{name}": value for key, value in row.items()}
         return values
 
-    def score(self) -> Scored:
-        """Affinities of the volume by the present weights, cut at many thresholds."""
-        network = copy.deepcopy(self._product.network).cpu().eval()
+    def _score(self, network: Network, truth: Truth, first: bool) -> list[dict[str, float]]:
+        """Scores of one volume at every threshold."""
         profile = resolve_profile("cpu", self._config.tile, 1, self._config.precision)
-        predictor = make_predictor(network, self._lattice, profile)
-        volume = ArrayVolume(self.raw)
+        predictor = make_predictor(network, truth.lattice, profile)
+        volume = ArrayVolume(truth.raw)
         codes = predict(volume, predictor, volume.roi, workers=self._workers).array
+        if first:
+            middle = len(truth.raw) // 2
+            self.shown = (
+                truth.raw[middle],
+                codes[:, middle],
+                truth.labels[middle - 1 : middle + 1],
+            )
         cuts = cut_affinities(codes, THRESHOLDS, dust=DustRule(DUST), workers=self._workers)
-        scores = score_cuts(cuts.labels, cuts.segments, self.truth, DEFAULT)
-        return Scored(codes, scores.default, scores.best)
+        scores = score_cuts(cuts.labels, cuts.segments, truth.labels, DEFAULT)
+        return [{key: float(getattr(row, key)) for key in MEASURES} for row in scores.rows]
 
     def keep(self, step: int, scores: Mapping[str, float]) -> None:
         """Write the present weights as the best ones."""
         self._product.write(self._path, {"step": step, "validation": dict(scores)})
+
+
+def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: sum(row[key] for row in rows) / len(rows) for key in MEASURES}

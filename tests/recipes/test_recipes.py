@@ -12,8 +12,8 @@ from emslice.recipes.building import (
     make_fabric,
     make_lesson,
     make_optimiser,
-    open_volumes,
 )
+from emslice.recipes.datasets import open_volumes
 from emslice.recipes.lesson import embed
 from emslice.training.distill import pairs_of
 
@@ -22,7 +22,7 @@ def prepared(volumes, recipe, **changes):
     """A lesson and its first batch."""
     config = configured(volumes, **changes)
     lesson = make_lesson(recipe, config)
-    crops = make_crops(config, lesson.needs, open_volumes(config))
+    crops = make_crops(config, lesson.needs, open_volumes(config.data).train)
     return lesson, next(make_batches(config, crops, make_fabric(config), 0))
 
 
