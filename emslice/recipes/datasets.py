@@ -77,7 +77,7 @@ def _of_layout(layout: str, root: Path, hold_out: int) -> tuple[list[Named], lis
 
 
 def _last(part: LabelledPart, n: int) -> tuple[int, int]:
-    begin, end = _sections(part, n)
+    _, end = _sections(part, n)
     return end - n, end
 
 

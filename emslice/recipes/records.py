@@ -1,4 +1,4 @@
-"""What a training says of itself: ``train.yaml``."""
+"""What a training says of itself: ``train.yaml``, and ``config.yaml`` to train again with."""
 
 from __future__ import annotations
 
@@ -8,12 +8,25 @@ from typing import Any
 import yaml
 
 from emslice.errors import ConfigError
+from emslice.ledger.files import write_atomic
 
-RECORD = "train.yaml"
+RECORD, CONFIG = "train.yaml", "config.yaml"
+BEST, LAST = "best.ckpt", "last.ckpt"
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write a record into a new folder; ``train.yaml``, which makes it a training, comes last."""
+    texts = [
+        yaml.safe_dump(part, sort_keys=False).encode()
+        for part in (record["config"], {k: v for k, v in record.items() if k != "config"})
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in zip((CONFIG, RECORD), texts, strict=True):
+        write_atomic(folder / name, text)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What ``train.yaml`` says.
+    """What a training says, its ``config`` included.
 
     Raises
     ------
@@ -21,11 +34,12 @@ def read_record(folder: Path) -> dict[str, Any]:
         There is none, or it is no record of a training.
     """
     try:
-        record = yaml.safe_load((folder / RECORD).read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{folder}: no training ({RECORD} is missing); check the path.") from None
+        record, config = (yaml.safe_load((folder / name).read_text()) for name in (RECORD, CONFIG))
+    except FileNotFoundError as error:
+        name = Path(error.filename).name
+        raise ConfigError(f"{folder}: no training ({name} is missing); check the path.") from None
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{folder / RECORD}: cannot be read ({error}).") from error
     if not isinstance(record, dict) or "recipe" not in record:
         raise ConfigError(f"{folder / RECORD}: is no record of a training.")
-    return record
+    return {**record, "config": config}

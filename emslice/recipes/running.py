@@ -1,7 +1,7 @@
 """A training as a folder: begun, gone on with, looked at.
 
-``train.yaml`` says what is trained, ``state.pt`` how far it is, ``metrics.csv`` how it went;
-``best.ckpt`` and ``last.ckpt`` are what `emslice segment` takes.
+``train.yaml`` and ``config.yaml`` say what is trained, ``state.pt`` how far it is, ``metrics.csv``
+how it went; ``best.ckpt`` and ``last.ckpt`` are what `emslice segment` takes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 import emslice
 from emslice.config.load import load_as
 from emslice.config.training import TrainConfig
 from emslice.errors import ConfigError, EmsliceError
 from emslice.geometry.boxes import Roi
-from emslice.ledger.files import write_atomic
 from emslice.models.networks import count_parameters
 from emslice.ops.lookup import GreyLevel
 from emslice.recipes.building import (
@@ -35,17 +33,19 @@ from emslice.recipes.building import (
     make_optimiser,
     resolution_of,
 )
+from emslice.recipes.card import write_card
 from emslice.recipes.datasets import Volumes, open_volumes
 from emslice.recipes.lesson import Lesson
-from emslice.recipes.records import RECORD, read_record
+from emslice.recipes.records import BEST, LAST, read_record, write_record
 from emslice.recipes.validation import HeldOut, Product
+from emslice.training import metrics
 from emslice.training.crops import CropDataset
 from emslice.training.loop import Interrupted, Loop, LoopPlan
 from emslice.training.schedule import Schedule
 from emslice.training.sources import TrainingVolume
 from emslice.training.state import State, locked
+from emslice.viewer.training import affinity_panels, draw_training_curves
 
-BEST, LAST = "best.ckpt", "last.ckpt"
 MEASURED_SECTIONS = 64
 """Of a volume, spread over it, whose grey values are measured."""
 
@@ -97,9 +97,7 @@ def start(
                 f"--out {folder}: already exists. Choose another name, remove it, or go on with "
                 f"it: emslice train resume {folder}"
             )
-        record = yaml.safe_dump(ready.record(), sort_keys=False).encode()
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / RECORD, record)
+        write_record(folder, ready.record())
     return ready.train(folder, watch)
 
 
@@ -162,9 +160,10 @@ class _Ready:
         self.fabric.launch()
         with self._alone(folder):
             optimiser, ratios = make_optimiser(self.config, self.lesson)
+            validation = self._validation(folder)
             loop = Loop(
                 self.fabric, self.lesson, optimiser, ratios, self._schedule(), self._plan(), folder,
-                self._validation(folder),
+                validation,
             )  # fmt: skip
             advance = watch(loop.state.step, self.config.steps)
             try:
@@ -176,7 +175,7 @@ class _Ready:
                     f"{folder}: stopped after step {loop.state.step} of {self.config.steps}, which "
                     f"is saved. Go on: emslice train resume {folder}"
                 ) from None
-            return self._finish(folder, state)
+            return self._finish(folder, state, validation)
 
     @contextmanager
     def _alone(self, folder: Path) -> Iterator[None]:
@@ -186,13 +185,19 @@ class _Ready:
         with locked(folder):
             yield
 
-    def _finish(self, folder: Path, state: State) -> Trained:
+    def _finish(self, folder: Path, state: State, validation: HeldOut | None) -> Trained:
+        trained = Trained(folder, state.step, state.best, state.best_step)
         if self.fabric.is_global_zero:
             product = self._product()
             product.write(folder / LAST, {"step": state.step})
             if state.best_step is None:
                 product.write(folder / BEST, {"step": state.step})
-        return Trained(folder, state.step, state.best, state.best_step)
+            draw_training_curves(folder / metrics.NAME, folder / "curves.png")
+            if validation is not None and validation.shown is not None:
+                raw, codes, (before, here) = validation.shown
+                affinity_panels(raw, codes, here, folder / "validation.png", before)
+            write_card(folder)
+        return trained
 
     def _product(self) -> Product:
         network = getattr(self.lesson, self.lesson.product)

@@ -84,7 +84,8 @@ class HeldOut:
         self._workers = workers
         self._truths = [self._read(volume) for volume in volumes]
         self.shown: tuple[NDArray[Any], ...] | None = None
-        """Raw, affinities and labels of the first volume's middle section, of the last call."""
+        """Of the last call, the first volume's middle section: raw, affinities, labels of the
+        section before and of itself."""
 
     def _read(self, volume: TrainingVolume) -> Truth:
         config = self._config
@@ -103,7 +104,7 @@ class HeldOut:
         best = min(rows, key=lambda row: row["voi"])
         values = {CHOSEN: (best if self._config.choose == "best" else default)["voi"]}
         for name, row in (("default", default), ("best", best)):
-            values |= {f"{key}_{name}": value for key, value in row.items()}
+            values |= {f"{name}_{key}": value for key, value in row.items()}
         return values
 
     def _score(self, network: Network, truth: Truth, first: bool) -> list[dict[str, float]]:

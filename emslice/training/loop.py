@@ -162,7 +162,7 @@ class Loop:
         self.state.sums.clear()
         if curves is None:
             return
-        curves.add(self.state.step, "train", {**means, "rate": rate})
+        curves.add(self.state.step, "train", {**means, "learning_rate": rate})
         wait, busy = self._seconds["wait"], self._seconds["step"]
         if wait + busy:
             speed = {"wait_share": wait / (wait + busy), "steps_per_s": n / (wait + busy)}

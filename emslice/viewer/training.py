@@ -27,7 +27,7 @@ COLOURS = (BLACK, BLUE, ORANGE, PURPLE, "#009e73", "#56b4e9", "#e69f00")
 SCORES = {"voi_split": ORANGE, "voi_merge": BLUE, "voi": BLACK, "arand": PURPLE}
 """Colour of each score; a name may have something in front, such as ``best_voi``."""
 
-UNDRAWN = ("_s", "_bytes", "threshold", "segments")
+UNDRAWN = ("_s", "_bytes", "threshold", "segments", "chosen", "wait_share")
 """Ends of names that are neither loss nor score."""
 
 RATE = "learning_rate"

@@ -112,9 +112,9 @@ def test_a_folder_in_use_is_neither_begun_nor_resumed(volumes, tmp_path):
 def test_data_that_changed_are_refused(volumes, tmp_path):
     run = tmp_path / "run"
     train(volumes, run, steps=2)
-    record = yaml.safe_load((run / "train.yaml").read_text())
-    record["config"]["data"]["train"][0]["sections"] = [1, 10]
-    (run / "train.yaml").write_text(yaml.safe_dump(record))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["train"][0]["sections"] = [1, 10]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ConfigError, match="first crops are others now"):
         resume(run, SILENT)
 
