@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   emslice evaluate run/segmentation.zarr truth.zarr
-  emslice evaluate --config configs/evaluate/ac4.yaml --checkpoint student.ckpt \\
+  emslice evaluate --config configs/evaluate/default.yaml --checkpoint student.ckpt \\
       --checkpoint raw --out scores
 """
 
