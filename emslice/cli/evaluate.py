@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   emslice evaluate run/segmentation.zarr truth.zarr
-  emslice evaluate --config configs/evaluate/ac4.yaml --checkpoint student.ckpt \\
+  emslice evaluate --config configs/evaluate/default.yaml --checkpoint student.ckpt \\
       --checkpoint raw --out scores
 """
 
@@ -122,7 +122,7 @@ COLUMNS = (
 def _table(found: Evaluation) -> str:
     cells = [[title for title, _, _ in COLUMNS]]
     for row in found.rows:
-        cells.append(["" if row[n] == "" else show.format(row[n]) for _, n, show in COLUMNS])
+        cells.append(["" if row[n] is None else show.format(row[n]) for _, n, show in COLUMNS])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(
@@ -131,7 +131,7 @@ def _table(found: Evaluation) -> str:
         )
         for line in cells
     ]
-    pairs = sum(row["threshold"] != "" for row in found.rows)
+    pairs = sum(row["threshold"] is not None for row in found.rows)
     return "\n".join(
         [
             *lines,

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emslice.errors import ConfigError
-from emslice.ops.dust import DustRule
+from emslice.ops.contacts import contacts_of
+from emslice.ops.dust import DustRule, add_up, segment_rows, settle
 from emslice.ops.fragments import RADIUS, make_fragments
 from emslice.ops.linkage import Linkage
 from emslice.ops.merge_tree import MergeTree
-from emslice.ops.oversegmentation import Oversegmentation, clear_dust, grow
+from emslice.ops.oversegmentation import Oversegmentation, grow
 from emslice.ops.region_graph import extract_edges
 
 
@@ -73,11 +74,22 @@ def cut_parts(
     thresholds: Iterable[float],
     dust: DustRule | None = None,
 ) -> Cuts:
-    """As `cut_affinities`, from fragments and their merges."""
-    segments = {}
-    for threshold in sorted(set(thresholds)):
+    """As `cut_affinities`, from fragments and their merges.
+
+    Notes
+    -----
+    From the highest threshold down: contacts and sizes of the last cut are all that the next one
+    needs to know of dust, and they become fewer.
+    """
+    fragments, segments = parts.fragments, {}
+    rows = contacts_of(parts.graph, fragments.ids)
+    sizes = add_up(fragments.ids, fragments.voxels)
+    nothing = np.zeros(0, np.uint64)
+    for threshold in sorted(set(thresholds), reverse=True):
         lut = tree.cut(threshold)
         if dust is not None and dust.min_size > 0:
-            lut = clear_dust(parts, lut, dust)
-        segments[threshold] = lut.apply(parts.fragments.ids)
-    return Cuts(parts.fragments.labels, segments)
+            rows = segment_rows(rows, lut)
+            sizes = add_up(lut.apply(sizes.names), sizes.voxels)
+            lut = lut.then(settle(rows, sizes, nothing, dust).targets)
+        segments[threshold] = lut.apply(fragments.ids)
+    return Cuts(fragments.labels, dict(sorted(segments.items())))

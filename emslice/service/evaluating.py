@@ -26,6 +26,7 @@ from emslice.metrics import ThresholdScores, score_cuts
 from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.cost import macs_per_voxel
 from emslice.models.networks import count_parameters
+from emslice.models.student import Student
 from emslice.ops.intensity import to_uint8
 from emslice.ops.linkage import Linkage
 from emslice.service.identity import fingerprints
@@ -166,7 +167,7 @@ def _plan_pair(
         identity = [fingerprint("darker", VERSION, {"window": window}, raw_id)]
         prediction, parameters, macs, sha256 = None, 0, 0.0, BASELINE
     else:
-        config = config.model_copy(update={"checkpoint": str(loaded.path)})
+        config = _for_network(config, loaded)
         try:
             prediction = plan_prediction(config, labelled.outline, labelled.roi)
         except ConfigError as error:
@@ -182,6 +183,14 @@ def _plan_pair(
     return Pair(
         name, sha256, parameters, macs, labelled, config, thresholds, wanted.ignore, own
     )  # fmt: skip
+
+
+def _for_network(config: SegmentConfig, loaded: Loaded) -> SegmentConfig:
+    """Parameters with the checkpoint, without those that are for networks of the other kind."""
+    student = isinstance(loaded.checkpoint.network, Student)
+    foreign = {"crop": None, "stride": None} if student else {"augment": "none"}
+    predict = config.predict.model_copy(update=foreign)
+    return config.model_copy(update={"checkpoint": str(loaded.path), "predict": predict})
 
 
 def _check_methods(name: str, config: SegmentConfig) -> None:

@@ -133,7 +133,7 @@ def mean_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         own = [row for row in rows if row["checkpoint"] == name]
         if len(own) < 2:
             continue
-        mean = dict.fromkeys(own[0], "") | {"checkpoint": name, "volume": MEAN}
+        mean = dict.fromkeys(own[0]) | {"checkpoint": name, "volume": MEAN}
         mean |= {key: own[0][key] for key in ("sha256", "parameters")}
         for key in (*MEASURES, *(f"best_{name}" for name in MEASURES), "mac_per_voxel"):
             mean[key] = sum(row[key] for row in own) / len(own)

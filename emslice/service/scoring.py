@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emslice.config.schema import SegmentConfig
 from emslice.errors import StorageError
-from emslice.geometry.boxes import within
+from emslice.geometry.boxes import n_voxels, within
 from emslice.metrics import ThresholdScores, score_cuts
 from emslice.models.predictor import make_predictor
 from emslice.ops.blank import blank_voxels
@@ -85,6 +85,7 @@ def predict_labelled(
         values = raw.read(seen)
         codes = darker_affinity(to_uint8(values, window))
         codes[:, blank_voxels(values)] = 0
+        advance(n_voxels(roi))
         return np.ascontiguousarray(codes[(slice(None), *within(roi, seen))])
     planned = plan_prediction(config, raw, roi)
     if sha256 not in (None, planned.checkpoint.sha256):  # training may go on beside us

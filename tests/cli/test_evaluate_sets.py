@@ -45,7 +45,7 @@ def test_a_parameter_given_by_set_is_that_of_every_volume(run, desk):
                  "--set", "agglomeration.threshold=0.55", "--json")  # fmt: skip
     assert answer.code == 0, answer.err
     rows = json.loads(answer.out)["rows"]
-    assert [row["threshold"] for row in rows] == [0.55, 0.55, ""]
+    assert [row["threshold"] for row in rows] == [0.55, 0.55, None]
 
 
 REFUSED = {

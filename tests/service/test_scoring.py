@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
+from models.teachers import SMALL
 from service.runs import Silent, write
 
 from emslice.errors import CheckpointError, ConfigError, StorageError
@@ -97,6 +98,30 @@ def test_the_baseline_needs_no_network_and_finds_cells_between_dark_lines(desk):
     (row,) = done(desk, "raw", volumes={"all": volume()}).rows
     assert row["voi_merge"] == pytest.approx(0, abs=1e-9)
     assert (row["parameters"], row["mac_per_voxel"], row["sha256"]) == (0, 0, "raw")
+
+
+def test_a_3d_network_and_a_student_take_what_is_their_own(desk, small_checkpoint):
+    save_checkpoint(desk / "teacher.ckpt", SMALL["embedding"](), (40, 4, 4), {})
+    sizes = {"crop": [5, 32, 48], "stride": [3, 16, 24], "augment": "flips"}
+    segment = {**SEGMENT, "predict": {"precision": "float32", **sizes}}
+    planned = plan(desk, small_checkpoint, desk / "teacher.ckpt", segment=segment)
+    student, teacher = planned.pairs
+    assert (student.config.predict.crop, student.config.predict.augment) == (None, "flips")
+    assert (teacher.config.predict.crop, teacher.config.predict.augment) == ((5, 32, 48), "none")
+    assert teacher.mac_per_voxel > student.mac_per_voxel > 0
+    (row,) = done(desk, desk / "teacher.ckpt", segment=segment).rows
+    assert row["parameters"] == teacher.parameters
+
+
+def test_a_network_beats_the_baseline_on_real_data(data_dir, tmp_path):
+    crop = {"raw": "ac4_crop.h5:raw", "truth": "ac4_crop.h5:labels", "roi": "72:75,0:160,0:224"}
+    content = {"thresholds": [0.3, 0.5, 0.7], "volumes": {"ac4": crop}}
+    (tmp_path / "set.yaml").write_text(yaml.safe_dump(content))
+    names = (str(data_dir / "checkpoints/cad_AC34.ckpt"), "raw")
+    planned = plan_evaluation(tmp_path / "set.yaml", names, tmp_path / "s", root=str(data_dir))
+    network, baseline = evaluate_pairs(planned, Silent()).rows
+    assert network["voi"] < 0.7 < baseline["best_voi"]
+    assert (network["parameters"], network["mac_per_voxel"]) == (900_816, 70_432)
 
 
 def test_means_are_over_volumes_whatever_their_size(desk, small_checkpoint):
