@@ -17,7 +17,7 @@ LAYERS = [  # bottom first; a module imports only from lower rows or its own fol
     {"stages", "training"},
     {"config", "viewer"},
     {"service", "recipes"},
-    {"demo"},  # a run of the service over data of its own
+    {"demo", "experiments"},  # runs of the service over data of their own, and of recipes
     {"cli", "web"},
 ]
 RANK = {name: row for row, names in enumerate(LAYERS) for name in names}

@@ -107,11 +107,11 @@ def byte_bar(name: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
-def step_bar(done: int, steps: int) -> Callable[[int], None]:
+def step_bar(done: int, steps: int, name: str = "train") -> Callable[[int], None]:
     """Bar of a training's steps, on a terminal; gives what to call after each."""
     console = Console(stderr=True)
     columns = (
-        TextColumn("train"),
+        TextColumn(name),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

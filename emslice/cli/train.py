@@ -86,6 +86,52 @@ def list_command(folder: str, as_json: bool) -> None:
                    f"{row.state:9s} {best}")  # fmt: skip
 
 
+@command.command("ablate", epilog="Example: emslice train ablate --config "
+                 "configs/train/ablation_ac4.yaml --root /data --out runs/ablation")  # fmt: skip
+@click.option("--config", "file", metavar="FILE", required=True, help="YAML of an ablation.")
+@click.option("--root", metavar="DIR", help="Folder that the paths of volumes start from.")
+@click.option("--out", required=True, metavar="DIR", help="Folder; what it holds is gone on with.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+def ablate_command(file: str, root: str | None, out: str, as_json: bool) -> None:
+    """Train variants with several seeds, score them on a test set, and compare them.
+
+    Finished trainings and scores in DIR are kept, stopped trainings resumed.
+    """
+    from emslice.cli.progress import Bars, step_bar
+    from emslice.experiments.ablation import run_ablation
+
+    found, scored = run_ablation(
+        file, out, root, lambda name: lambda done, n: step_bar(done, n, name), Bars()
+    )
+    if as_json:
+        click.echo(json.dumps({**found.as_dict(), "scores": list(scored.rows)}))
+        return
+    click.echo(found.text())
+    click.echo(
+        f"{out}/ablation.csv, ablation_runs.csv, ablation.png; scores of all: {scored.table}"
+    )
+
+
+@command.command("check", epilog="Example: emslice train check --config "
+                 "configs/train/cremi_a.yaml --root /data")  # fmt: skip
+@click.option("--config", "file", metavar="FILE", help="YAML of a training.")
+@click.option("--layout", metavar="NAME", help="Data set as its authors ship it, such as cremi.")
+@click.option("--root", metavar="DIR", help="Folder that the paths of volumes start from.")
+def check_command(file: str | None, layout: str | None, root: str | None) -> None:
+    """Say what is missing or wrong in the data of a training, all of it at once."""
+    from emslice.recipes.checking import check_data
+
+    if (file is None) == (layout is None):
+        raise click.UsageError("give --config or --layout.")
+    found, problems = check_data(file, layout, root)
+    for line in found:
+        click.echo(line)
+    for problem in problems:
+        click.echo(f"wrong: {problem}", err=True)
+    if problems:
+        raise SystemExit(2)
+
+
 def _watch(as_json: bool) -> Callable[[int, int], Callable[[int], None]]:
     from emslice.cli.progress import json_steps, step_bar
 
