@@ -59,6 +59,7 @@ def run_ablation(
     """
     ablation, out = load_ablation(file), Path(out)
     first, jobs = plan_jobs(ablation, out, root)
+    plan_evaluation(ablation.evaluate, ("raw",), out / "scores", (), root)  # before hours of work
     for job in [*first, *jobs]:
         _train(job, out / job.name, watch(job.name))
     checkpoints = tuple(str(out / job.name / BEST) for job in jobs)
@@ -102,8 +103,8 @@ def _job(
         config = variant_config(ablation, asked, root, seed=seed, **teachers)
     except KeyError as error:
         raise ConfigError(
-            f"variants.{variant}.set: {{{error.args[0]}}} stands for nothing; name a training below "
-            f"first: {', '.join(teachers) or 'there is none'}."
+            f"variants.{variant}.set: {{{error.args[0]}}} stands for nothing; name a training "
+            f"below first: {', '.join(teachers) or 'there is none'}."
         ) from None
     return Job(name, variant, seed, asked.recipe, config)
 
