@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emslice.errors import ConfigError, VolumeError
+from emslice.errors import ConfigError, StorageError, VolumeError
 from emslice.geometry.boxes import Coordinate, Roi, within
 from emslice.volumes import ArrayVolume, Volume
-from emslice.volumes.sources import open_source
+from emslice.volumes.sources import DECODING, open_source
 
 SLAB_BYTES = 64 << 20
 """What is read at once on the way into memory, if a section is not more."""
@@ -65,7 +65,13 @@ def facts_of(array: NDArray[Any], name: str) -> ArrayFacts:
 
 
 def slabs_of(facts: ArrayFacts, roi: Roi) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Whole sections of a box, some at a time, each with its place along z within the box."""
+    """Whole sections of a box, some at a time, each with its place along z within the box.
+
+    Raises
+    ------
+    StorageError
+        A section cannot be read.
+    """
     depth, height, width = (int(n) for n in roi.shape)
     step = max(1, SLAB_BYTES // (height * width * facts.dtype.itemsize))
     places = [slice(z, min(z + step, depth)) for z in range(0, depth, step)]
@@ -77,5 +83,12 @@ def slabs_of(facts: ArrayFacts, roi: Roi) -> Iterator[tuple[slice, NDArray[Any]]
     z0, y, x = within(roi, facts.roi)
     with open_source(facts.text) as source:
         for z in places:
-            rows = source.read(slice(z0.start + z.start, z0.start + z.stop), y)
+            sections = slice(z0.start + z.start, z0.start + z.stop)
+            try:
+                rows = source.read(sections, y)
+            except DECODING as error:
+                raise StorageError(
+                    f"{facts.text}: sections {sections.start} to {sections.stop - 1} cannot be "
+                    f"read: {error}"
+                ) from error
             yield z, np.asarray(rows[..., x])

@@ -196,6 +196,26 @@ def test_grey_values_keep_their_order_and_range(seed):
     assert 0 <= sample.raw.min() <= sample.raw.max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("changes", "low", "high"),
+    [
+        ({"contrast": 0.4, "brightness": 0, "gamma": 0}, 0.25 * 0.8, 0.25 * 1.2),
+        ({"contrast": 0, "brightness": 0.4, "gamma": 0}, 0.05, 0.45),
+        ({"contrast": 0, "brightness": 0, "gamma": 1}, 0.25**2, 0.25**0.5),
+    ],
+    ids=["contrast", "brightness", "gamma"],
+)
+def test_grey_values_change_within_the_range_asked_for(changes, low, high):
+    rng, greys = np.random.default_rng(0), []
+    for _ in range(200):
+        raw = np.full((1, 1, 1), 0.25, np.float32)
+        sample = Sample(raw, np.ones(raw.shape, np.int32), np.ones(raw.shape, bool))
+        change_grey(sample, replace(EVERYTHING, **changes), rng)
+        greys.append(float(sample.raw[0, 0, 0]))
+    assert low - 1e-6 <= min(greys) < low + 0.05 * (high - low)
+    assert high - 0.05 * (high - low) < max(greys) <= high + 1e-6
+
+
 def test_grey_values_change_by_stack_or_by_section():
     alike = set()
     for seed in range(20):

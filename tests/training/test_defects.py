@@ -7,8 +7,11 @@ import pytest
 from training.volumes import EVERYTHING, MOVED, NO_DEFECTS, NOTHING, along, noise
 
 from emslice.errors import ConfigError
+from emslice.geometry.boxes import Roi
+from emslice.training.augment import Flips, take
 from emslice.training.crops import CropDataset
-from emslice.training.defects import draw_displacements
+from emslice.training.defects import draw_displacements, slide
+from emslice.training.samples import read_straight
 
 CROP = (5, 17, 29)
 
@@ -52,14 +55,18 @@ def test_moved_sections_take_labels_and_validity_with_them(axis):
 
 
 def test_what_a_moved_section_brings_in_is_real_where_the_volume_has_it():
-    """A crop in the middle is 20 voxels from each border, more than sections move."""
-    volume = along(1, (5, 57, 69))
-    inner = crops(volume, crop=(5, 17, 29), shift=1, misalignment=1)
-    away = [crop for crop in inner if 20 < crop["labels"][0, 8, 14] < 37]
-    assert len(away) > 5
-    whole = [crop["valid"].all() for crop in away if crop["valid"][:, :, [0, -1]].all()]
-    assert len(whole) > 3
-    assert all(whole)
+    """One shift and one misalignment need no more than the largest of them on each side."""
+    volume, box = along(1, (5, 29, 41)), Roi((0, 6, 6), CROP)
+    augment = replace(NOTHING, defects=replace(NO_DEFECTS, shift=1, misalignment=1))
+    for seed in range(60):
+        sample = take(volume, box, Flips((), False), augment, np.random.default_rng(seed))
+        assert sample.valid.all()
+
+
+def test_a_displacement_says_where_the_source_of_a_section_lies():
+    larger = read_straight(along(2), Roi((0, 0, 0), (3, 19, 33)))
+    moved = slide(larger, np.array([[0, 0], [2, -1], [0, 3]]), (17, 29))
+    assert moved.labels[:, 0, 0].tolist() == [2, 1, 5]
 
 
 def test_a_missing_section_is_black_and_not_valid_and_one_always_stays():
@@ -121,6 +128,14 @@ def test_displacements_reach_the_largest_both_ways():
     always = replace(NO_DEFECTS, shift=1, displacement=2)
     drawn = np.stack([draw_displacements(always, rng, 4) for _ in range(200)])
     assert set(np.unique(drawn)) == {-2, -1, 0, 1, 2}
+
+
+def test_the_first_section_stays_where_the_rest_is_misaligned():
+    rng = np.random.default_rng(0)
+    always = replace(NO_DEFECTS, misalignment=1)
+    drawn = np.stack([draw_displacements(always, rng, 4) for _ in range(50)])
+    assert (drawn[:, 0] == 0).all()
+    assert drawn[:, 3].any(1).mean() > 0.9
 
 
 @pytest.mark.parametrize("crop", [(1, 17, 29), (2, 29, 17), (7, 61, 83), (3, 1, 2)])

@@ -6,7 +6,7 @@ import pytest
 import tifffile
 from training.volumes import NOTHING
 
-from emslice.errors import ConfigError
+from emslice.errors import ConfigError, StorageError
 from emslice.geometry.boxes import Roi, show
 from emslice.training.compact import Compactor
 from emslice.training.crops import CropDataset, make_loader
@@ -165,6 +165,16 @@ def test_a_large_file_is_refused_with_the_command_that_imports_it(tmp_path):
     file = hdf5(tmp_path / "a.h5", raw=RAW)
     with pytest.raises(ConfigError, match=r"data.train\[0\].raw: .*emslice import .*a.h5:raw"):
         opened(f"{file}:raw", memory_bytes=100)
+
+
+def test_a_damaged_section_is_named_when_the_volume_is_read(tmp_path):
+    for z, section in enumerate(RAW):
+        tifffile.imwrite(tmp_path / f"slice{z}.tif", section, compression="zlib")
+    whole = (tmp_path / "slice4.tif").read_bytes()
+    (tmp_path / "slice4.tif").write_bytes(whole.replace(b"x\x9c", b"\0\0"))
+    volume = opened(tmp_path)
+    with pytest.raises(StorageError, match="sections 0 to 5 cannot be read"):
+        volume.load()
 
 
 def test_opening_reads_nothing_into_memory(tmp_path):
