@@ -295,8 +295,8 @@ class TrainConfig(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
     """Of first weights, crops and augmentation."""
 
-    on: Literal["pairs", "volume"] = "pairs"
-    """supervised: crops of pairs, or all pairs of the crops that a 3D teacher would see."""
+    crops: Literal["pairs", "volume"] = "pairs"
+    """Of supervised: pairs, or all pairs of the crops that a 3D teacher would see."""
 
     reference_compat: bool = False
     """Do as the released code does where that differs from its paper (docs/design/0018)."""

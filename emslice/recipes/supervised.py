@@ -23,11 +23,11 @@ class Supervised(Lesson):
 
     def __init__(self, config: TrainConfig, student: Student) -> None:
         super().__init__(config)
-        self.student, self.needs = student, (config.on,)
+        self.student, self.needs = student, (config.crops,)
 
     def forward(self, batch: dict[str, dict[str, Tensor]], step: int) -> dict[str, Tensor]:
         """Error to the labels."""
-        pairs = self.read(batch[self.config.on]).pairs()
+        pairs = self.read(batch[self.config.crops]).pairs()
         cosine = pair_cosines(*self.student(pairs.raw))
         loss = pair_loss(cosine, pairs.labelled, self.compat)
         return {"labels": self.config.loss.labels * loss}
