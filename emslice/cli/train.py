@@ -23,7 +23,24 @@ RECIPES = {  # as emslice.recipes.building has them; here, so that help costs no
 }
 
 
-@click.group("train", epilog=EPILOG)
+class TrainGroup(click.Group):
+    """Says which packages are missing, rather than that an import failed."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] == "emslice":
+                raise
+            from emslice.errors import ConfigError
+
+            raise ConfigError(
+                f"emslice train needs {error.name}, which is not installed: "
+                f"pip install 'emslice[train]'"
+            ) from error
+
+
+@click.group("train", cls=TrainGroup, epilog=EPILOG)
 def command() -> None:
     """Train a student, or a teacher, by a recipe.
 
