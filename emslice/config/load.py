@@ -121,4 +121,7 @@ def _explain(item: Any, kind: type[BaseModel]) -> str:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         return f"unknown configuration key {key!r}.{hint}"
     reason = item["msg"].removeprefix("Value error, ")
-    return f"{key}: {reason}; got {item['input']!r:.80}."
+    where = f"{key}: " if key else ""
+    if isinstance(item["input"], dict):  # a whole section, which the reader has before them
+        return f"{where}{reason}."
+    return f"{where}{reason}; got {item['input']!r:.80}."

@@ -80,7 +80,7 @@ def plan_jobs(ablation: AblationConfig, out: Path, root: str | None) -> tuple[li
         for name, variant in ablation.first.items()
     ]
     jobs = [
-        _job(f"{name}/seed-{seed}", name, ablation, variant, root, seed, teachers)
+        _job(f"{name}-{seed}", name, ablation, variant, root, seed, teachers)
         for name, variant in ablation.variants.items()
         for seed in ablation.seeds
     ]

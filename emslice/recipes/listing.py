@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emslice.errors import ConfigError
-from emslice.recipes.records import RECORD, read_record
+from emslice.recipes.records import CONFIG, RECORD, read_record
 from emslice.training.metrics import read_metrics
 from emslice.training.state import is_locked
 
@@ -38,7 +38,8 @@ def list_runs(folder: str | Path) -> list[RunRow]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; name the one that the trainings are in.")
-    return [_row(path.parent) for path in sorted(folder.rglob(RECORD))]
+    runs = [path.parent for path in sorted(folder.rglob(RECORD))]
+    return [_row(run) for run in runs if (run / CONFIG).exists()]
 
 
 def _row(run: Path) -> RunRow:

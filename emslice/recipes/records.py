@@ -1,4 +1,4 @@
-"""What a training says of itself: ``train.yaml``, and ``config.yaml`` to train again with."""
+"""What a training says of itself: ``training.yaml``, and ``config.yaml`` to train again with."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import yaml
 from emslice.errors import ConfigError
 from emslice.ledger.files import write_atomic
 
-RECORD, CONFIG = "train.yaml", "config.yaml"
+RECORD, CONFIG = "training.yaml", "config.yaml"
 BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write a record into a new folder; ``train.yaml``, which makes it a training, comes last."""
+    """Write a record into a new folder; ``training.yaml``, which makes it a training, comes last."""
     texts = [
         yaml.safe_dump(part, sort_keys=False).encode()
         for part in (record["config"], {k: v for k, v in record.items() if k != "config"})

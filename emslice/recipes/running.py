@@ -1,6 +1,6 @@
 """A training as a folder: begun, gone on with, looked at.
 
-``train.yaml`` and ``config.yaml`` say what is trained, ``state.pt`` how far it is, ``metrics.csv``
+``training.yaml`` and ``config.yaml`` say what is trained, ``state.pt`` how far it is, ``metrics.csv``
 how it went; ``best.ckpt`` and ``last.ckpt`` are what `emslice segment` takes.
 """
 
