@@ -15,7 +15,7 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write a record into a new folder; ``training.yaml``, which makes it a training, comes last."""
+    """Write a record into a new folder; ``training.yaml``, which makes it one, comes last."""
     texts = [
         yaml.safe_dump(part, sort_keys=False).encode()
         for part in (record["config"], {k: v for k, v in record.items() if k != "config"})

@@ -1,7 +1,7 @@
 """A training as a folder: begun, gone on with, looked at.
 
-``training.yaml`` and ``config.yaml`` say what is trained, ``state.pt`` how far it is, ``metrics.csv``
-how it went; ``best.ckpt`` and ``last.ckpt`` are what `emslice segment` takes.
+``training.yaml`` and ``config.yaml`` say what is trained, ``state.pt`` how far it is,
+``metrics.csv`` how it went; ``best.ckpt`` and ``last.ckpt`` are what `emslice segment` takes.
 """
 
 from __future__ import annotations
