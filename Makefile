@@ -26,6 +26,8 @@ bench: .venv/test.done  ## on real data: every benchmark of which docs/results/ 
 	$(BIN)/python -m benchmarks.dust
 	$(BIN)/python -m benchmarks.postprocess
 	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.crops
+	$(BIN)/python -m benchmarks.train
 
 clean:
 	rm -rf .venv emslice-demo
