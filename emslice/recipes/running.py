@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 import emslice
 from emslice.config.load import load_as
@@ -91,7 +92,7 @@ def start(
     if recipe not in RECIPES:
         raise ConfigError(f"recipe: {recipe!r} is none of {', '.join(RECIPES)}.")
     ready = _Ready.of(recipe, config)
-    if ready.fabric.is_global_zero:
+    if is_first_process():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(
                 f"--out {folder}: already exists. Choose another name, remove it, or go on with "
@@ -137,7 +138,7 @@ class _Ready:
     def of(cls, recipe: str, config: TrainConfig) -> _Ready:
         """Everything that can be wrong is found here."""
         fabric = make_fabric(config)
-        torch.set_num_threads(config.threads or os.cpu_count() or 1)
+        torch.set_num_threads(n_threads(config))
         volumes = open_volumes(config.data)
         resolution = resolution_of(volumes.train, config)
         lesson = make_lesson(recipe, config)
@@ -207,10 +208,10 @@ class _Ready:
     def _validation(self, folder: Path) -> HeldOut | None:
         if not self.volumes.validate or not self.fabric.is_global_zero:
             return None
-        threads = self.config.threads or os.cpu_count() or 1
         return HeldOut(
-            self._product(), self.volumes.validate, self.config.validation, folder / BEST, threads
-        )
+            self._product(), self.volumes.validate, self.config.validation, folder / BEST,
+            n_threads(self.config),
+        )  # fmt: skip
 
     def _schedule(self) -> Schedule:
         o = self.config.optimiser
@@ -222,6 +223,17 @@ class _Ready:
             config.steps, config.save_every, config.log_every, validation.every, validation.start,
             config.optimiser.clip,
         )  # fmt: skip
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that was called; Fabric starts the others by the same command."""
+    # Not fabric.is_global_zero: before launch() every process takes itself for the first.
+    return not (getattr(rank_zero_only, "rank", 0) or 0)
+
+
+def n_threads(config: TrainConfig) -> int:
+    """Threads of one process."""
+    return config.threads or max(1, (os.cpu_count() or 1) // config.devices)
 
 
 def _digest(dataset: CropDataset) -> str:
