@@ -156,6 +156,10 @@ def _watch(as_json: bool) -> Callable[[int, int], Callable[[int], None]]:
 
 
 def _report(trained: Any, as_json: bool) -> None:
+    from emslice.recipes.running import is_first_process
+
+    if not is_first_process():
+        return
     found = {
         "run": str(trained.folder),
         "steps": trained.steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,12 +57,18 @@ def load_ablation(file: str | Path) -> AblationConfig:
 
 
 def variant_config(
-    ablation: AblationConfig, variant: VariantConfig, root: str | None, **more: Any
+    ablation: AblationConfig, variant: VariantConfig, root: str | None, seed: int, **names: str
 ) -> TrainConfig:
-    """Configuration of one training of an ablation; ``more`` are names for ``{name}``, and seed."""
-    seed = more.pop("seed", None)
-    options = {
-        key: value.format(**more) if isinstance(value, str) else value
-        for key, value in variant.set.items()
-    }
-    return load_as(TrainConfig, ablation.train, (), {**options, "data.root": root, "seed": seed})
+    """Configuration of one training of an ablation; ``names`` are what ``{name}`` stands for."""
+    changes = {"seed": seed, **({"data.root": root} if root else {}), **variant.set}
+    assignments = [f"{key}={json.dumps(_filled(value, names))}" for key, value in changes.items()]
+    return load_as(TrainConfig, ablation.train, assignments)
+
+
+def _filled(value: Any, names: dict[str, str]) -> Any:
+    """A value with the texts in it filled in."""
+    if isinstance(value, dict):
+        return {key: _filled(inner, names) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, names) for inner in value]
+    return value.format(**names) if isinstance(value, str) else value

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from emslice.config.schema import Positive, Strict
 from emslice.geometry.neighborhood import NEIGHBORHOODS
+from emslice.units import parse_bytes
+
+
+def _is_a_size(value: str) -> str:
+    parse_bytes(value)
+    return value
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Memory = Annotated[str, AfterValidator(_is_a_size)]
 Triple = tuple[Positive, Positive, Positive]
 
 
@@ -97,7 +105,7 @@ class DataConfig(Strict):
     workers: Annotated[int, Field(ge=0)] = 1
     """Processes that make crops. Never changes the weights."""
 
-    memory: str = "2 GiB"
+    memory: Memory = "2 GiB"
     """Up to which a volume is read once and held."""
 
     @field_validator("validate_on", mode="before")
@@ -129,10 +137,10 @@ class DefectConfig(Strict):
     missing_sections: Positive = 1
     displacement: Annotated[int, Field(ge=0)] = 16
     """Most voxels along y and x."""
-    blur_sigma: Weight = 3.0
+    blur_sigma: NotNegative = 3.0
     dirt_spots: Positive = 5
-    dirt_radius: Weight = 12.0
-    noise_std: Weight = 0.1
+    dirt_radius: NotNegative = 12.0
+    noise_std: NotNegative = 0.1
 
 
 class AugmentConfig(Strict):
@@ -147,11 +155,11 @@ class AugmentConfig(Strict):
     grey: Share = 0.5
     degrees: Annotated[float, Field(ge=0, le=360)] = 360.0
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    elastic_alpha: Weight = 16.0
+    elastic_alpha: NotNegative = 16.0
     elastic_sigma: Annotated[float, Field(gt=0)] = 4.0
-    contrast: Weight = 0.3
-    brightness: Weight = 0.3
-    gamma: Weight = 1.0
+    contrast: NotNegative = 0.3
+    brightness: NotNegative = 0.3
+    gamma: NotNegative = 1.0
     """Power of 2, at most, of the exponent."""
     defects: DefectConfig = DefectConfig()
 
@@ -190,21 +198,24 @@ class TeacherConfig(Strict):
     channels: Literal[3, 12] = 12
     """Links that it is trained on."""
 
-    near: Weight = 10.0
+    near: NotNegative = 10.0
     """How often its three nearest links count."""
 
     poses: Literal["none", "flips"] = "none"
     """Of a frozen teacher: affinities that are the mean over 1 or 4 poses."""
 
     cache: str | None = None
-    """Folder for the outputs of a frozen teacher."""
+    """Folder for the outputs of a frozen teacher, as float16; with ``data.distinct``, since a crop
+    that never comes again is never looked up."""
 
     @model_validator(mode="after")
     def _frozen_has_weights(self) -> TeacherConfig:
         if self.frozen and self.weights is None:
             raise ValueError("a frozen teacher needs teacher.weights")
-        if self.poses != "none" and not self.frozen:
-            raise ValueError("teacher.poses are for a frozen teacher; set teacher.frozen")
+        if not self.frozen and (self.poses != "none" or self.cache):
+            raise ValueError("poses and cache are for a frozen teacher; set teacher.frozen")
+        if self.frozen and self.mutual:
+            raise ValueError("a frozen teacher is not moved; drop teacher.frozen or teacher.mutual")
         return self
 
 
@@ -212,8 +223,8 @@ class SamConfig(Strict):
     """The SAM teacher: a frozen encoder of sections and an adapter that is trained."""
 
     encoder: Literal["sam2", "sam", "mobile_sam"] = "sam2"
-    size: str = "large"
-    """A published size, or random_tiny: not SAM, for trials."""
+    size: str | None = None
+    """A published size, told by the weights if missing; or random_tiny: not SAM, for trials."""
     weights: str | None = None
     """File on this machine; nothing is fetched."""
     sha256: str | None = None
@@ -221,12 +232,12 @@ class SamConfig(Strict):
     standardise: bool = False
     """Whether sections get the mean and deviation of natural images; as published, not."""
     cache: str | None = None
-    """Folder for features, so that no section is encoded twice."""
-    cache_limit: str = "20 GiB"
+    """Folder for features, as float16, so that no section is encoded twice."""
+    cache_limit: Memory = "20 GiB"
 
     @model_validator(mode="after")
     def _real_needs_weights(self) -> SamConfig:
-        if self.weights is None and not self.size.startswith("random"):
+        if self.weights is None and not (self.size or "").startswith("random"):
             raise ValueError(
                 "sam.weights: no file is given. Fetch the encoder's checkpoint and name it, or "
                 "set sam.size=random_tiny for a trial without SAM"
@@ -237,17 +248,17 @@ class SamConfig(Strict):
 class LossConfig(Strict):
     """What each part of the loss counts."""
 
-    labels: Weight = 1.0
+    labels: NotNegative = 1.0
     """Of the student's affinities to the labels."""
-    distill: Weight = 1.0
+    distill: NotNegative = 1.0
     """Of its affinities to the 3D teacher's (CAD)."""
-    fgi: Weight = 0.1
+    fgi: NotNegative = 0.1
     """Of its sections grafted into the 3D teacher's volume; 0: no grafting."""
-    consistency: Weight = 0.02
+    consistency: NotNegative = 0.02
     """Between student and SAM teacher (IAD)."""
-    sam_labels: Weight = 1.0
+    sam_labels: NotNegative = 1.0
     """Of the SAM teacher's affinities to the labels."""
-    cross_graft: Weight = 0.1
+    cross_graft: NotNegative = 0.1
     """Of the student's sections paired with the SAM teacher's; 0: none."""
     start: Annotated[int, Field(ge=0)] = 10_000
     """Step from which the 3D teacher teaches."""
@@ -262,13 +273,13 @@ class OptimiserConfig(Strict):
     schedule: Literal["constant", "poly", "one_cycle"] = "constant"
     warmup: Annotated[int, Field(ge=0)] = 0
     """Steps in which the rate grows to its value; of one_cycle too."""
-    end_rate: Weight = 0.0
+    end_rate: NotNegative = 0.0
     power: Annotated[float, Field(gt=0)] = 1.5
     """Of poly."""
     betas: tuple[Share, Share] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0)] = 0.01
     amsgrad: bool = True
-    weight_decay: Weight = 1e-6
+    weight_decay: NotNegative = 1e-6
     clip: Annotated[float, Field(gt=0)] | None = None
     """Longest gradient."""
 
@@ -281,7 +292,8 @@ class ValidateConfig(Strict):
     """Step before which it is not worth it."""
     choose: Literal["best", "default"] = "best"
     """VOI at the best threshold, or at 0.5."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Of the prediction, which is made on the processor."""
     tile: Annotated[int, Field(ge=512, multiple_of=16)] = 1024
     crop: Triple | None = None
     stride: Triple | None = None
@@ -303,7 +315,7 @@ class TrainConfig(Strict):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Positive = 1
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     """Of a step; weights stay float32."""
     threads: Positive | None = None
     """Of a process on a CPU; by default one for each core. Part of what decides the weights."""
@@ -319,6 +331,12 @@ class TrainConfig(Strict):
     loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     validation: ValidateConfig = ValidateConfig()
+
+    @model_validator(mode="after")
+    def _cache_is_hit(self) -> TrainConfig:
+        if self.teacher.cache and self.data.distinct is None:
+            raise ValueError("teacher.cache would fill up unread; set data.distinct as well")
+        return self
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> TrainConfig:

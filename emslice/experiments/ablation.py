@@ -15,8 +15,10 @@ from emslice.config.ablation import AblationConfig, VariantConfig, load_ablation
 from emslice.config.training import TrainConfig
 from emslice.errors import ConfigError
 from emslice.recipes.building import RECIPES
-from emslice.recipes.records import BEST, LAST, RECORD
-from emslice.recipes.running import Advance, resume, start
+from emslice.recipes.card import NAME
+from emslice.recipes.ready import Advance
+from emslice.recipes.records import BEST, LAST, RECORD, read_record
+from emslice.recipes.running import resolved, resume, start
 from emslice.service.ablation import Ablation, summarise_runs, write_ablation
 from emslice.service.evaluating import evaluate_pairs, plan_evaluation
 from emslice.service.reporting import Reporter
@@ -57,7 +59,7 @@ def run_ablation(
     ConfigError
         Bad input; nothing was written.
     """
-    ablation, out = load_ablation(file), Path(out)
+    ablation, out = load_ablation(file), Path(out).resolve()
     first, jobs = plan_jobs(ablation, out, root)
     plan_evaluation(ablation.evaluate, ("raw",), out / "scores", (), root)  # before hours of work
     for job in [*first, *jobs]:
@@ -100,22 +102,27 @@ def _job(
         known = ", ".join(RECIPES)
         raise ConfigError(f"variants.{variant}.recipe: {asked.recipe!r} is none of {known}.")
     try:
-        config = variant_config(ablation, asked, root, seed=seed, **teachers)
-    except KeyError as error:
+        config = resolved(variant_config(ablation, asked, root, seed, **teachers))
+    except (KeyError, IndexError, ValueError) as error:
         raise ConfigError(
-            f"variants.{variant}.set: {{{error.args[0]}}} stands for nothing; name a training "
+            f"variants.{variant}.set: a {{name}} stands for nothing ({error}); name a training "
             f"below first: {', '.join(teachers) or 'there is none'}."
         ) from None
     return Job(name, variant, seed, asked.recipe, config)
 
 
 def _train(job: Job, folder: Path, watch: Callable[[int, int], Advance]) -> None:
-    if (folder / LAST).exists() and (folder / "card.md").exists():
-        return
-    if (folder / RECORD).exists():
-        resume(folder, watch)
-    else:
+    if not (folder / RECORD).exists():
         start(job.recipe, job.config, folder, watch)
+        return
+    record = read_record(folder)
+    if (record["recipe"], record["config"]) != (job.recipe, job.config.model_dump(mode="json")):
+        raise ConfigError(
+            f"{folder}: was trained with another recipe or configuration. Choose another --out, or "
+            f"remove it."
+        )
+    if not ((folder / LAST).exists() and (folder / NAME).exists()):
+        resume(folder, watch)
 
 
 def _rows(

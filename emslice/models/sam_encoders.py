@@ -49,6 +49,8 @@ class SectionEncoder(nn.Module):
 
     channels: int = 256
     stride: int = 16
+    frozen: bool = True
+    """Its weights are in no saved state of a training."""
 
     def __init__(self, body: Any, fingerprint: str, standardise: bool = False) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from emslice.config.training import CropConfig, TrainConfig
 from emslice.errors import CheckpointError, ConfigError
 from emslice.models.checkpoint import load_checkpoint
 from emslice.models.networks import Network
+from emslice.models.sam_weights import find_weights
 from emslice.models.student import Student
 from emslice.models.superhuman import Superhuman
 from emslice.recipes.cad import Cad
@@ -53,6 +55,10 @@ def make_fabric(config: TrainConfig) -> Fabric:
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        # Some backward passes of resampling have no such kernel; they warn.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.deterministic = True
     if device == "cuda" and torch.cuda.device_count() < config.devices:
         raise ConfigError(
             f"device: {config.devices} GPUs are asked for, torch sees "
@@ -149,6 +155,11 @@ def make_lesson(recipe: str, config: TrainConfig) -> Lesson:
     student = make_student(config)
     if recipe == "supervised":
         return Supervised(config, student)
+    if config.loss.start >= config.steps:
+        raise ConfigError(
+            f"loss.start: {config.loss.start} is not before the end of {config.steps} steps, so "
+            f"the teacher would never teach. Set it lower."
+        )
     teacher = make_teacher(config)
     length = teacher.spec["outputs"]
     if config.loss.fgi and length != student.embedding:
@@ -186,7 +197,9 @@ def _with_sam(config: TrainConfig, student: Student, teacher: Superhuman | Froze
     adapter = SamAdapter(embedding=student.embedding, channels=encoder.channels)
     cache = None
     if sam.cache is not None:
-        cache = FeatureCache(Path(sam.cache), encoder.fingerprint, parse_bytes(sam.cache_limit))
+        cache = make_cache(
+            sam.cache, encoder.fingerprint, parse_bytes(sam.cache_limit), "sam.cache"
+        )
     return CadIad(config, student, teacher, encoder, adapter, cache)
 
 
@@ -220,10 +233,17 @@ def freeze(config: TrainConfig, teacher: Superhuman) -> FrozenTeacher:
     asked, cache = config.teacher, None
     if asked.cache is not None:
         assert asked.weights is not None
-        sha256 = load_checkpoint(asked.weights).sha256
-        identity = f"{sha256}/{asked.poses}/{config.precision}"
-        cache = FeatureCache(Path(asked.cache), identity)
+        identity = f"{sha256_of(Path(asked.weights))}/{asked.poses}/{config.precision}"
+        cache = make_cache(asked.cache, identity, None, "teacher.cache")
     return FrozenTeacher(teacher, asked.poses, cache, DTYPES[config.precision])
+
+
+def make_cache(folder: str, identity: str, limit: int | None, key: str) -> FeatureCache:
+    """What a frozen network said, in a folder; `ConfigError` if it cannot be made."""
+    try:
+        return FeatureCache(Path(folder), identity, limit)
+    except OSError as error:
+        raise ConfigError(f"{key}: {folder} cannot be a folder ({error}).") from error
 
 
 def _loaded(path: str, kind: Any, key: str) -> Any:
@@ -241,6 +261,21 @@ def channels_last(network: Any) -> Any:
     """The network with its channels innermost in memory: a student's step takes 7 % less."""
     flat = isinstance(network, Student)
     return network.to(memory_format=torch.channels_last if flat else torch.channels_last_3d)
+
+
+def weights_of(config: TrainConfig) -> dict[str, str]:
+    """sha256 of every file that a training begins with, by its key."""
+    named = {"student": config.student.weights, "teacher": config.teacher.weights}
+    found = {f"{key}.weights": sha256_of(Path(path)) for key, path in named.items() if path}
+    if config.sam is not None and config.sam.weights is not None:
+        found["sam.weights"] = sha256_of(find_weights(Path(config.sam.weights)))
+    return found
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_optimiser(

@@ -43,15 +43,14 @@ class Cad(Lesson):
         """Errors to labels and teacher."""
         crops, weight = self.read(batch["volume"]), self.config.loss
         losses, volume, affinity = self._teach(crops)
-        pairs, n = crops.pairs(), crops.raw.shape[1] - 1
+        pairs, n = crops.pairs(), crops.n_pairs  # whose losses add up
         sections = embed(self.student, pairs.raw, n if self.compat else 0)
         cosine = pair_cosines(*sections)
-        total = n if self.compat else 1  # the released code adds pairs up
-        losses["labels"] = weight.labels * total * pair_loss(cosine, pairs.labelled, self.compat)
+        losses["labels"] = weight.labels * n * pair_loss(cosine, pairs.labelled, self.compat)
         if step < weight.start:
             return losses
         skipped = LEAKED if self.compat and weight.fgi else 0
-        losses["distill"] = weight.distill * total * distillation_loss(
+        losses["distill"] = weight.distill * n * distillation_loss(
             cosine, taught_affinity(affinity), pairs.targets, self.compat, skipped
         )  # fmt: skip
         if weight.fgi:
@@ -75,4 +74,4 @@ class Cad(Lesson):
             return released_fgi(
                 *sections, volume, volume_targets(crops.labels, crops.known, self.offsets)
             )
-        return fgi_loss(*sections, volume, crops.labels, crops.known)
+        return crops.n_pairs * fgi_loss(*sections, volume, crops.labels, crops.known)

@@ -56,7 +56,7 @@ class CadIad(Cad):
         losses["sam_labels"] = weight.sam_labels * pair_loss(theirs, pairs.labelled, self.compat)
         losses["consistency"] = weight.consistency * distillation_loss(
             ours, theirs.clamp(0, 1), pairs.targets, clipped=True
-        )  # both are moved: neither side's zero may be sticky, so the plain square
+        )  # the plain square: both are moved, and neither is the truth
         if weight.cross_graft:
             grafted = cross_graft_loss(student, sam, pairs.labelled, self.compat)
             losses["cross_graft"] = weight.cross_graft * grafted

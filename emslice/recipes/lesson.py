@@ -36,14 +36,24 @@ class Crops:
     """int64, the same shape; 0 is background."""
     valid: Tensor
     """Bool, the same shape."""
-    known: Tensor
-    """Bool, the same shape: valid and labelled."""
+    labelled: Tensor
+    """Bool, shape (B,)."""
+
+    @property
+    def known(self) -> Tensor:
+        """Bool, shape (B, Z, Y, X): valid and labelled."""
+        return self.valid & self.labelled.view(-1, 1, 1, 1)
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of adjacent sections of a crop."""
+        return self.raw.shape[1] - 1
 
     def pairs(self) -> Pairs:
         """All pairs of adjacent sections, in the order crop, section."""
-        raw, labels = pairs_of(self.raw), pairs_of(self.labels)
-        shown = pair_targets(labels, pairs_of(self.valid))
-        return Pairs(raw, shown, pair_targets(labels, pairs_of(self.known)))
+        targets = pair_targets(pairs_of(self.labels), pairs_of(self.valid))
+        labelled = self.labelled.repeat_interleave(self.n_pairs)
+        return Pairs(pairs_of(self.raw), targets, targets.only(labelled))
 
 
 class Lesson(nn.Module):
@@ -66,13 +76,13 @@ class Lesson(nn.Module):
         raise NotImplementedError
 
     def read(self, sample: dict[str, Tensor]) -> Crops:
-        """Crops of a batch; the released code takes what lies outside the volume for background."""
-        labels = sample["labels"]
+        """Crops of a batch; in the released code what is not valid is black, and background."""
+        raw, labels, valid = sample["raw"], sample["labels"], sample["valid"]
         if self.config.data.widen_border:
             labels = widen_border(labels)
-        valid = torch.ones_like(sample["valid"]) if self.compat else sample["valid"]
-        known = valid & sample["labelled"].view(-1, 1, 1, 1)
-        return Crops(sample["raw"], labels, valid, known)
+        if self.compat:
+            raw, labels, valid = raw * valid, labels * valid, torch.ones_like(valid)
+        return Crops(raw, labels, valid, sample["labelled"])
 
     def groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
         """Parameters that are trained, and their rate as a multiple of the student's."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emslice.errors import ConfigError
-from emslice.recipes.records import CONFIG, RECORD, read_record
+from emslice.recipes.records import CONFIG, LAST, RECORD, read_record
 from emslice.training.metrics import read_metrics
 from emslice.training.state import is_locked
 
@@ -48,5 +48,5 @@ def _row(run: Path) -> RunRow:
     step = max((int(row["step"]) for row in rows), default=0)
     chosen = [(float(r["value"]), int(r["step"])) for r in rows if r["name"] == "chosen"]
     best_voi, best_step = min(chosen, default=(None, None))
-    state = "running" if is_locked(run) else "finished" if step >= steps else "stopped"
+    state = "running" if is_locked(run) else "finished" if (run / LAST).exists() else "stopped"
     return RunRow(str(run), record["recipe"], step, steps, state, best_voi, best_step)

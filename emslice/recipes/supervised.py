@@ -27,7 +27,8 @@ class Supervised(Lesson):
 
     def forward(self, batch: dict[str, dict[str, Tensor]], step: int) -> dict[str, Tensor]:
         """Error to the labels."""
-        pairs = self.read(batch[self.config.crops]).pairs()
+        crops = self.read(batch[self.config.crops])
+        pairs = crops.pairs()
         cosine = pair_cosines(*self.student(pairs.raw))
         loss = pair_loss(cosine, pairs.labelled, self.compat)
-        return {"labels": self.config.loss.labels * loss}
+        return {"labels": self.config.loss.labels * crops.n_pairs * loss}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emslice.config.training import ValidateConfig
+from emslice.errors import ConfigError
 from emslice.geometry.lattice import Lattice
 from emslice.metrics import score_cuts
 from emslice.models.checkpoint import save_checkpoint
@@ -28,6 +29,8 @@ from emslice.volumes import ArrayVolume
 
 THRESHOLDS = tuple(round(0.2 + 0.025 * n, 3) for n in range(31))
 """0.2 to 0.95."""
+
+Anything = TypeVar("Anything")
 
 DEFAULT = 0.5
 MEASURES = ("threshold", "voi", "voi_split", "voi_merge", "arand")
@@ -68,8 +71,11 @@ class HeldOut:
     ----------
     volumes : sequence of TrainingVolume
         Labelled; scores are the mean over them.
-    path : Path
-        Of the best checkpoint.
+
+    Raises
+    ------
+    ConfigError
+        Sizes that the network cannot take, a precision that this machine has not, nothing to score.
     """
 
     def __init__(
@@ -77,11 +83,14 @@ class HeldOut:
         product: Product,
         volumes: Sequence[TrainingVolume],
         config: ValidateConfig,
-        path: Path,
         workers: int = 1,
     ) -> None:
-        self._product, self._config, self._path = product, config, path
-        self._workers = workers
+        self._product, self._config, self._workers = product, config, workers
+        self.path: Path | None = None
+        """Of the best checkpoint."""
+        self._profile = self._checked(
+            lambda: resolve_profile("cpu", config.tile, 1, config.precision)
+        )
         self._truths = [self._read(volume) for volume in volumes]
         self.shown: tuple[NDArray[Any], ...] | None = None
         """Of the last call, the first volume's middle section: raw, affinities, labels of the
@@ -90,10 +99,25 @@ class HeldOut:
     def _read(self, volume: TrainingVolume) -> Truth:
         config = self._config
         raw, labels, usable = volume.read(volume.roi)
-        facts = facts_of(
-            self._product.network, volume.shape, config.tile, config.crop, config.stride
+        labels = np.where(usable, labels, 0)
+        if not labels.any():
+            raise ConfigError(
+                f"{volume.name}: all labels are 0; without truth there are no scores."
+            )
+        facts = self._checked(
+            lambda: facts_of(
+                self._product.network, volume.shape, config.tile, config.crop, config.stride
+            )
         )
-        return Truth(raw, np.where(usable, labels, 0), facts.lattice)
+        return Truth(raw, labels, facts.lattice)
+
+    @staticmethod
+    def _checked(make: Callable[[], Anything]) -> Anything:
+        """What is made; errors name the keys of a training, not those of a segmentation."""
+        try:
+            return make()
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("predict.", "validation.")) from error
 
     def __call__(self, step: int) -> dict[str, float]:
         """Scores at the default and at the best threshold."""
@@ -109,8 +133,7 @@ class HeldOut:
 
     def _score(self, network: Network, truth: Truth, first: bool) -> list[dict[str, float]]:
         """Scores of one volume at every threshold."""
-        profile = resolve_profile("cpu", self._config.tile, 1, self._config.precision)
-        predictor = make_predictor(network, truth.lattice, profile)
+        predictor = make_predictor(network, truth.lattice, self._profile)
         volume = ArrayVolume(truth.raw)
         codes = predict(volume, predictor, volume.roi, workers=self._workers).array
         if first:
@@ -126,7 +149,8 @@ class HeldOut:
 
     def keep(self, step: int, scores: Mapping[str, float]) -> None:
         """Write the present weights as the best ones."""
-        self._product.write(self._path, {"step": step, "validation": dict(scores)})
+        assert self.path is not None
+        self._product.write(self.path, {"step": step, "validation": dict(scores)})
 
 
 def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -7,6 +7,7 @@ is in ``augment.py``.
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -186,8 +187,15 @@ class _Batches:
                 multiprocessing_context=_start_method(self.dataset) if self.workers else None,
                 # Without one, the loader draws from torch's global generator.
                 generator=torch.Generator(),
+                worker_init_fn=_ignore_signals,
             )
             return iter(loader)
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave it to the training to end its workers: a signal to all of a job comes to them too."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _start_method(dataset: CropDataset) -> str:

@@ -7,6 +7,7 @@ that was not interrupted, bit by bit on the same machine.
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from emslice.errors import EmsliceError
 from emslice.training import state as states
 from emslice.training.metrics import Metrics
 from emslice.training.schedule import Schedule
@@ -53,6 +55,12 @@ class Validation(Protocol):
         """Put the present weights aside as the best ones."""
 
 
+class DivergedError(EmsliceError):
+    """The loss is not finite."""
+
+    exit_code = 1
+
+
 class Interrupted(Exception):
     """Someone asked to stop; the state is saved."""
 
@@ -75,9 +83,9 @@ class Loop:
     def __post_init__(self) -> None:
         self._path = self.folder / states.NAME
         self.state = State()
-        if self._path.exists():
-            self.state = states.load_state(self._path, self.lesson, self.optimiser)
         self._called, self._optimiser = self.fabric.setup(self.lesson, self.optimiser)
+        if self._path.exists():  # after setup, so that Adam's moments go where the weights are
+            self.state = states.load_state(self._path, self.lesson, self.optimiser)
         self._seconds = {"wait": 0.0, "step": 0.0}
 
     def run(
@@ -103,7 +111,7 @@ class Loop:
                 for batch in self._timed(iter(batches(self.state.step))):
                     self._step(batch, curves)
                     advance(1)
-                    if asked():
+                    if self._agreed(asked()):
                         self._save(curves)
                         raise Interrupted
         finally:
@@ -111,15 +119,18 @@ class Loop:
                 curves.close()
         return self.state
 
+    def _agreed(self, asked: bool) -> bool:
+        """What the first process was asked: all must stop after the same step."""
+        return asked if self.fabric.world_size == 1 else self.fabric.broadcast(asked)
+
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; how long each was waited for, and worked on, is added up."""
         while self.state.step < self.plan.steps:
             begin = perf_counter()
             batch = next(batches)
             ready = perf_counter()
-            yield self.fabric.to_device(batch)
             self._seconds["wait"] += ready - begin
-            self._seconds["step"] += perf_counter() - ready
+            yield self.fabric.to_device(batch)
 
     def _step(self, batch: Batch, curves: Metrics | None) -> None:
         state, plan = self.state, self.plan
@@ -135,11 +146,12 @@ class Loop:
         due = state.step % plan.validate_every == 0 and state.step >= plan.validate_from
         if self.validation is not None and (due or last):
             self._validate(curves)
-        if state.step % plan.save_every == 0 or last:
+        elif state.step % plan.save_every == 0 or last:
             self._save(curves)
 
-    def _descend(self, batch: Batch) -> dict[str, Tensor]:
+    def _descend(self, batch: Batch) -> dict[str, float]:
         """One step down the gradient; the parts of the loss before it."""
+        begin = perf_counter()
         losses: dict[str, Tensor] = self._called(batch, self.state.step)
         total = torch.stack(list(losses.values())).sum()
         self._optimiser.zero_grad()
@@ -147,13 +159,18 @@ class Loop:
         if self.plan.clip is not None:
             self.fabric.clip_gradients(self._called, self._optimiser, max_norm=self.plan.clip)
         self._optimiser.step()
-        return {**losses, "total": total}
+        parts = {**losses, "total": total}
+        values = torch.stack(list(parts.values())).tolist()  # waits for the device, once
+        self._seconds["step"] += perf_counter() - begin
+        return dict(zip(parts, values, strict=True))
 
-    def _add_up(self, losses: Mapping[str, Tensor]) -> None:
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
-        if not all(value - value == 0 for value in values.values()):  # neither NaN nor infinite
-            raise FloatingPointError(f"step {self.state.step}: the loss is {values}")
-        for name, value in {**values, "steps": 1.0}.items():
+    def _add_up(self, losses: Mapping[str, float]) -> None:
+        if not all(map(math.isfinite, losses.values())):
+            raise DivergedError(
+                f"{self.folder}: the loss of step {self.state.step} is not finite: {dict(losses)}. "
+                f"Train anew with a lower optimiser.rate, or with optimiser.clip=1."
+            )
+        for name, value in {**losses, "steps": 1.0}.items():
             self.state.sums[name] = self.state.sums.get(name, 0.0) + value
 
     def _log(self, curves: Metrics | None, rate: float) -> None:
@@ -179,7 +196,7 @@ class Loop:
             if scores[CHOSEN] < state.best:
                 self.validation.keep(state.step, scores)
                 state.best, state.best_step = scores[CHOSEN], state.step
-        self.fabric.barrier()
+        self._save(curves)  # what is best is known to the state, even if a replay scores otherwise
 
     def _save(self, curves: Metrics | None) -> None:
         if curves is not None:

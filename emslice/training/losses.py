@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from emslice.geometry.neighborhood import Offset
-from emslice.training.targets import Targets, shifted
+from emslice.training.targets import Targets
 
 
 def affinity_error(cosine: Tensor, affinity: Tensor, clipped: bool = False) -> Tensor:
@@ -62,7 +62,18 @@ def volume_cosines(embedding: Tensor, offsets: Sequence[Offset]) -> Tensor:
     embedding : Tensor, float, shape (B, C, Z, Y, X)
     """
     unit = F.normalize(embedding.float(), dim=1)
-    return torch.stack([(unit * shifted(unit, offset)).sum(1) for offset in offsets], 1)
+    return torch.stack([_cosine(unit, offset) for offset in offsets], 1)
+
+
+def _cosine(unit: Tensor, offset: Offset) -> Tensor:
+    """Products of unit vectors at ``p`` and ``p + offset``; only where both are is computed."""
+    shape = unit.shape[2:]
+    if any(abs(o) >= n for o, n in zip(offset, shape, strict=True)):
+        return torch.zeros_like(unit[:, 0])
+    here = [slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, shape, strict=True)]
+    there = [slice(max(0, o), n - max(0, -o)) for o, n in zip(offset, shape, strict=True)]
+    product = (unit[:, :, *here] * unit[:, :, *there]).sum(1)
+    return F.pad(product, [n for o in reversed(offset) for n in (max(0, -o), max(0, o))])
 
 
 def pair_loss(cosine: Tensor, targets: Targets, clipped: bool = False) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from emslice.errors import ConfigError
 from emslice.ledger.files import write_aside
 
 NAME = "state.pt"
+LOCK = "lock"
+LOCK_TRIES = 10
 
 
 @dataclass
@@ -74,27 +77,34 @@ def trained_weights(lesson: nn.Module) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder alone; the lock goes with the process.
+    """Hold a run's folder alone, until the block or the process and those it forked end.
 
     Raises
     ------
     ConfigError
         Another process holds it.
     """
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"{folder}: another process trains it. Wait for it, or stop it first."
-            ) from None
+    with (folder / LOCK).open("a") as file:
+        for left in reversed(range(LOCK_TRIES)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # one that only looks, such as ls, is gone at once
+                if not left:
+                    raise ConfigError(
+                        f"{folder}: another process trains it. Wait for it, or stop it first."
+                    ) from None
+                time.sleep(0.05)
         yield
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process trains here."""
+    """Whether a process trains here; nothing is written."""
     try:
-        with locked(folder):
-            return False
-    except ConfigError:
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
+    return False

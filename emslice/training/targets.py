@@ -32,6 +32,11 @@ class Targets:
     weights: Tensor
     """Float, 0 where not usable."""
 
+    def only(self, labelled: Tensor) -> Targets:
+        """The same; no link is usable where ``labelled``, bool of shape (N,), is False."""
+        usable = self.usable & labelled.view(-1, *[1] * (self.usable.ndim - 1))
+        return Targets(self.affinity, usable, self.weights)
+
 
 def widen_border(labels: Tensor) -> Tensor:
     """Labels with 0 wherever the 3 x 3 voxels around, in the section, hold two neurons.

@@ -10,7 +10,7 @@ from service.runs import Silent
 from emslice.config.ablation import load_ablation
 from emslice.errors import ConfigError
 from emslice.experiments.ablation import plan_jobs, run_ablation
-from emslice.recipes.running import StoppedError
+from emslice.recipes.ready import StoppedError
 
 
 def write(folder, **changes):
@@ -47,9 +47,10 @@ def counted(names):
     return watch
 
 
-def test_an_ablation_is_trained_scored_and_compared_and_then_kept(tmp_path):
+def test_an_ablation_is_trained_scored_and_compared_and_then_kept(tmp_path, monkeypatch):
     file, out, names = write(tmp_path), tmp_path / "out", []
-    found, scored = run_ablation(file, out, str(tmp_path), counted(names), Silent())
+    monkeypatch.chdir(tmp_path)
+    found, scored = run_ablation(file, "out", str(tmp_path), counted(names), Silent())
     assert list(found.variants) == ["supervised", "cad"]
     assert found.seeds("cad") == [0, 1]
     assert {row["checkpoint"] for row in scored.rows} == {
@@ -97,3 +98,20 @@ def test_stopped_trainings_are_gone_on_with(tmp_path):
         run_ablation(file, out, str(tmp_path), stopping, Silent())
     found, _ = run_ablation(file, out, str(tmp_path), counted([]), Silent())
     assert found.seeds("a") == [0, 1]
+
+
+def test_trainings_of_another_ablation_are_refused(tmp_path):
+    variants = {"a": {"recipe": "supervised"}}
+    file, out = write(tmp_path, first={}, seeds=[0], variants=variants), tmp_path / "out"
+    run_ablation(file, out, str(tmp_path), counted([]), Silent())
+    variants = {"a": {"recipe": "supervised", "set": {"optimiser.clip": None, "steps": 3}}}
+    write(tmp_path, first={}, seeds=[0], variants=variants)
+    with pytest.raises(ConfigError, match="another recipe or configuration"):
+        run_ablation(file, out, str(tmp_path), counted([]), Silent())
+
+
+def test_null_unsets_what_the_training_sets(tmp_path):
+    variants = {"a": {"recipe": "supervised", "set": {"sam": None}}}
+    file = write(tmp_path, first={}, variants=variants)
+    _, jobs = plan_jobs(load_ablation(file), tmp_path / "out", str(tmp_path))
+    assert jobs[0].config.sam is None

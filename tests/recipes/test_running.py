@@ -8,13 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from recipes.small import SILENT, configured, same, train, tree, weights
 
 from emslice.errors import ConfigError
 from emslice.models.checkpoint import load_checkpoint
 from emslice.recipes.listing import list_runs
-from emslice.recipes.running import StoppedError, resume, start
+from emslice.recipes.ready import StoppedError
+from emslice.recipes.running import resume, start
+from emslice.training.loop import DivergedError
 from emslice.training.metrics import read_metrics
 
 
@@ -49,21 +52,39 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_by_bit(volumes, tmp_pat
     assert curves(tmp_path / "whole") == curves(tmp_path / "parts")
 
 
-def test_a_training_that_was_killed_goes_on_from_its_last_saved_step(volumes, tmp_path):
-    train(volumes, tmp_path / "whole", steps=8)
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(tree(volumes, steps=8)))
-    run = tmp_path / "killed"
+def begun(volumes, folder, **changes):
+    """A process that trains, with a state saved; and where."""
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(tree(volumes, **changes)))
+    run = folder / "killed"
     emslice = str(Path(sys.executable).with_name("emslice"))
     command = [emslice, "train", "supervised", "--config", str(config), "--out", str(run)]
-    child = subprocess.Popen(command)
+    child = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     while child.poll() is None and not (run / "state.pt").exists():
         time.sleep(0.02)
+    return child, run
+
+
+def test_a_training_that_was_killed_goes_on_from_its_last_saved_step(volumes, tmp_path):
+    train(volumes, tmp_path / "whole", steps=24)
+    child, run = begun(volumes, tmp_path, steps=24)
     child.kill()
-    child.wait()
-    assert resume(run, SILENT).steps == 8
+    child.communicate()
+    assert not (run / "last.ckpt").exists()
+    assert list_runs(tmp_path)[0].state == "stopped"
+    assert resume(run, SILENT).steps == 24
     assert same(tmp_path / "whole/last.ckpt", run / "last.ckpt")
     assert curves(tmp_path / "whole") == curves(run)
+
+
+def test_a_signal_to_all_processes_of_a_training_saves_it(volumes, tmp_path):
+    child, run = begun(volumes, tmp_path, steps=400, data__workers=1)
+    os.killpg(child.pid, signal.SIGTERM)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "Go on: emslice train resume" in errors
+    step = torch.load(run / "state.pt", weights_only=True)["state"]["step"]
+    assert f"after step {step} of 400" in errors
 
 
 def test_workers_that_make_crops_change_nothing(volumes, tmp_path):
@@ -129,3 +150,67 @@ def test_trainings_are_listed_with_how_far_they_are(volumes, tmp_path):
         ("cad", 3, 6, "stopped"),
     ]
     assert rows[0].best_step == 2
+
+
+def test_other_weights_to_begin_with_are_refused(volumes, tmp_path):
+    train(volumes, tmp_path / "first", steps=1)
+    weights = tmp_path / "first/last.ckpt"
+    config = configured(volumes, student__weights=str(weights))
+    with pytest.raises(StoppedError):
+        start("supervised", config, tmp_path / "run", stop_after(2))
+    train(volumes, tmp_path / "second", steps=2)
+    weights.write_bytes((tmp_path / "second/last.ckpt").read_bytes())
+    with pytest.raises(ConfigError, match="weights are others now"):
+        resume(tmp_path / "run", SILENT)
+
+
+def test_a_training_is_resumed_from_any_folder(volumes, tmp_path, monkeypatch):
+    monkeypatch.chdir(volumes)
+    paths = {"raw": "raw.npy", "labels": "labels.npy"}
+    config = configured(volumes, data__train=[paths], data__validate_on=None)
+    with pytest.raises(StoppedError):
+        start("supervised", config, tmp_path / "run", stop_after(2))
+    monkeypatch.chdir(tmp_path)
+    assert resume("run", SILENT).steps == 6
+
+
+def test_what_a_start_left_that_died_before_its_record_is_no_obstacle(volumes, tmp_path):
+    (tmp_path / "config.yaml").write_text("steps: 1\n")
+    (tmp_path / ".training.yaml.7.partial").write_text("recipe")
+    assert train(volumes, tmp_path, steps=1).steps == 1
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_state_knows_of_every_best_checkpoint(volumes, tmp_path):
+    """Else a replay that scores otherwise would leave a file that no curve shows."""
+    run = tmp_path / "run"
+    config = configured(volumes, validation__every=1, save_every=100)
+    with pytest.raises(StoppedError):
+        start("supervised", config, run, stop_after(3))
+    state = torch.load(run / "state.pt", weights_only=True)["state"]
+    assert state["best_step"] == load_checkpoint(run / "best.ckpt").provenance["step"]
+
+
+def test_frozen_networks_are_in_no_saved_state(volumes, tmp_path):
+    train(volumes, tmp_path / "run", "cad_iad", steps=1)
+    saved = torch.load(tmp_path / "run/state.pt", weights_only=True)["weights"]
+    assert {name.split(".")[0] for name in saved} == {"student", "teacher", "adapter"}
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(volumes, tmp_path):
+    with pytest.raises(DivergedError, match=r"step \d+ is not finite"):
+        train(volumes, tmp_path / "run", optimiser__rate=1e25, optimiser__eps=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"validation__crop": [4, 32, 32]}, "validation.crop"),
+        ({"validation__precision": "bfloat16"}, "validation.precision"),
+    ],
+)
+def test_what_cannot_be_validated_is_refused_first(volumes, tmp_path, change, message, monkeypatch):
+    monkeypatch.setattr("emslice.models.profile.bfloat16_unit", lambda: None)
+    with pytest.raises(ConfigError, match=message):
+        train(volumes, tmp_path / "run", **change)
+    assert not (tmp_path / "run").exists()
