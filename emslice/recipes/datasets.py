@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from emslice.config.training import DataConfig, VolumeConfig
 from emslice.errors import ConfigError
+from emslice.geometry.boxes import show
 from emslice.training.sources import TrainingVolume, VolumeSpec
 from emslice.units import parse_bytes
 from emslice.volumes.layouts import LabelledPart, dataset_layout
@@ -39,6 +40,13 @@ def open_volumes(data: DataConfig) -> Volumes:
     for named, volume in zip(validate, opened.validate, strict=True):
         if not volume.labelled:
             raise ConfigError(f"{named.key}.labels: missing; without truth there are no scores.")
+        for other, trained in zip(train, opened.train, strict=True):
+            shared = volume.roi.intersect(trained.roi)
+            if named.volume.raw == other.volume.raw and not shared.empty:
+                raise ConfigError(
+                    f"{named.key} and {other.key} share {show(shared)} of {named.volume.raw}: what "
+                    f"is trained on cannot choose the best step. Set their sections apart."
+                )
     return opened
 
 

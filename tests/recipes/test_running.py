@@ -93,6 +93,12 @@ def test_workers_that_make_crops_change_nothing(volumes, tmp_path):
     assert same(tmp_path / "0/last.ckpt", tmp_path / "2/last.ckpt")
 
 
+def test_what_is_trained_on_cannot_choose_the_step(volumes, tmp_path):
+    paths = {"raw": str(volumes / "raw.npy"), "labels": str(volumes / "labels.npy")}
+    with pytest.raises(ConfigError, match=r"share 9:10,0:80,0:96"):
+        train(volumes, tmp_path / "run", data__validate_on=[{**paths, "sections": [9, 14]}])
+
+
 def test_the_seed_changes_everything(volumes, tmp_path):
     for seed in (0, 1):
         train(volumes, tmp_path / str(seed), seed=seed, steps=2)
