@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -208,6 +209,9 @@ class Loop:
 def asked_to_stop() -> Iterator[Callable[[], bool]]:
     """Tell whether SIGINT or SIGTERM came, which end nothing meanwhile."""
     came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread may listen
+        return
 
     def note(number: int, _: Any) -> None:
         if came:
