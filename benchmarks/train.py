@@ -30,6 +30,7 @@ from emslice.experiments.ablation import run_ablation
 from emslice.models.checkpoint import load_checkpoint
 from emslice.recipes.building import RECIPES
 from emslice.recipes.records import BEST
+from emslice.recipes.running import Watch
 from emslice.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -111,9 +112,9 @@ def _validated(run: Path) -> float:
     return float(load_checkpoint(run / BEST).provenance["validation"]["best_voi"])
 
 
-def _silent(name: str) -> Callable[[int, int], Callable[[int], None]]:
+def _silent(name: str) -> Watch:
     print(f"training {name}", file=sys.stderr, flush=True)
-    return lambda done, steps: lambda n: None
+    return lambda done, steps: lambda loss, best: None
 
 
 class _Quiet:

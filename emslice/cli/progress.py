@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -107,39 +108,42 @@ def byte_bar(name: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
-def step_bar(done: int, steps: int, name: str = "train") -> Callable[[int], None]:
-    """Bar of a training's steps, on a terminal; gives what to call after each."""
+def step_bar(done: int, steps: int, name: str = "train") -> Callable[[float, float], None]:
+    """Bar of a training's steps, on a terminal; gives what to call with loss and best VOI."""
     console = Console(stderr=True)
     columns = (
         TextColumn(name),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[scores]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     progress = Progress(*columns, console=console, disable=not console.is_terminal)
-    bar = progress.add_task("train", total=steps, completed=done)
+    bar = progress.add_task("train", total=steps, completed=done, scores="")
     progress.start()
     atexit.register(progress.stop)
 
-    def advance(n: int) -> None:
-        progress.advance(bar, n)
+    def advance(loss: float, best: float) -> None:
+        voi = f"  best VOI {best:.3f}" if math.isfinite(best) else ""
+        progress.update(bar, advance=1, scores=f"loss {loss:.4g}{voi}")
         if progress.finished:
             progress.stop()
 
     return advance
 
 
-def json_steps(done: int, steps: int) -> Callable[[int], None]:
-    """Gives what prints ``{"step", "steps", "seconds"}`` on a line, at most once a second."""
+def json_steps(done: int, steps: int) -> Callable[[float, float], None]:
+    """Gives what prints ``{"step", "steps", "seconds", "loss"}``, at most once a second."""
     start = last = time.perf_counter()
 
-    def advance(n: int) -> None:
+    def advance(loss: float, best: float) -> None:
         nonlocal done, last
-        done += n
+        done += 1
         if time.perf_counter() - last > 1 or done == steps:
             last = time.perf_counter()
-            content = {"step": done, "steps": steps, "seconds": round(last - start, 3)}
+            content = {"step": done, "steps": steps, "seconds": round(last - start, 3),
+                       "loss": loss}  # fmt: skip
             with suppress(BrokenPipeError):
                 sys.stdout.write(json.dumps(content) + "\n")
                 sys.stdout.flush()

@@ -149,7 +149,7 @@ def check_command(file: str | None, layout: str | None, root: str | None) -> Non
         raise SystemExit(2)
 
 
-def _watch(as_json: bool) -> Callable[[int, int], Callable[[int], None]]:
+def _watch(as_json: bool) -> Callable[[int, int], Callable[[float, float], None]]:
     from emslice.cli.progress import json_steps, step_bar
 
     return json_steps if as_json else step_bar

@@ -16,9 +16,8 @@ from emslice.config.training import TrainConfig
 from emslice.errors import ConfigError
 from emslice.recipes.building import RECIPES
 from emslice.recipes.card import NAME
-from emslice.recipes.ready import Advance
 from emslice.recipes.records import BEST, LAST, RECORD, read_record
-from emslice.recipes.running import resolved, resume, start
+from emslice.recipes.running import Watch, resolved, resume, start
 from emslice.service.ablation import Ablation, summarise_runs, write_ablation
 from emslice.service.evaluating import evaluate_pairs, plan_evaluation
 from emslice.service.reporting import Reporter
@@ -43,7 +42,7 @@ def run_ablation(
     file: str | Path,
     out: str | Path,
     root: str | None,
-    watch: Callable[[str], Callable[[int, int], Advance]],
+    watch: Callable[[str], Watch],
     reporter: Reporter,
 ) -> tuple[Ablation, Evaluation]:
     """Train, score, and write ``ablation.csv``, ``ablation_runs.csv`` and ``ablation.png``.
@@ -111,7 +110,7 @@ def _job(
     return Job(name, variant, seed, asked.recipe, config)
 
 
-def _train(job: Job, folder: Path, watch: Callable[[int, int], Advance]) -> None:
+def _train(job: Job, folder: Path, watch: Watch) -> None:
     if not (folder / RECORD).exists():
         start(job.recipe, job.config, folder, watch)
         return

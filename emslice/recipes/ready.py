@@ -35,7 +35,7 @@ from emslice.recipes.records import BEST, LAST
 from emslice.recipes.validation import HeldOut, Product
 from emslice.training import metrics
 from emslice.training.crops import CropDataset
-from emslice.training.loop import Interrupted, Loop, LoopPlan
+from emslice.training.loop import Advance, Interrupted, Loop, LoopPlan
 from emslice.training.schedule import Schedule
 from emslice.training.sources import TrainingVolume
 from emslice.training.state import State, locked
@@ -43,8 +43,6 @@ from emslice.viewer.training import affinity_panels, draw_training_curves
 
 MEASURED_SECTIONS = 64
 """Of a volume, spread over it, whose grey values are measured."""
-
-Advance = Callable[[int], None]
 
 
 class StoppedError(EmsliceError):

@@ -16,11 +16,12 @@ from emslice.config.load import load_as
 from emslice.config.training import TrainConfig
 from emslice.errors import ConfigError
 from emslice.recipes.building import RECIPES
-from emslice.recipes.ready import Advance, Ready, Trained
+from emslice.recipes.ready import Ready, Trained
 from emslice.recipes.records import CONFIG, RECORD, read_record, write_record
+from emslice.training.loop import Advance
 
 Watch = Callable[[int, int], Advance]
-"""Given steps done and steps in all, gives what is called with 1 after each step."""
+"""Given steps done and steps in all, gives what is called after each step (`Loop.run`)."""
 
 
 def start(recipe: str, config: TrainConfig, folder: str | Path, watch: Watch) -> Trained:
@@ -101,4 +102,4 @@ def _check_free(folder: Path) -> None:
 
 
 def _unseen(done: int, steps: int) -> Advance:
-    return lambda n: None
+    return lambda loss, best: None

@@ -31,6 +31,8 @@ from emslice.training.state import State, save_state
 Batch = dict[str, dict[str, Tensor]]
 """For each kind of crop: raw, labels, valid, labelled."""
 
+Advance = Callable[[float, float], None]
+
 CHOSEN = "chosen"
 """The value of a validation that is to be small."""
 
@@ -88,10 +90,9 @@ class Loop:
         if self._path.exists():  # after setup, so that Adam's moments go where the weights are
             self.state = states.load_state(self._path, self.lesson, self.optimiser)
         self._seconds = {"wait": 0.0, "step": 0.0}
+        self._loss = math.nan
 
-    def run(
-        self, batches: Callable[[int], Iterable[Batch]], advance: Callable[[int], None]
-    ) -> State:
+    def run(self, batches: Callable[[int], Iterable[Batch]], advance: Advance) -> State:
         """Do the steps that are left.
 
         Parameters
@@ -99,7 +100,7 @@ class Loop:
         batches : callable
             Gives the batches from a step on.
         advance : callable
-            Called with 1 after each step.
+            Called after each step with its total loss and the best score so far.
 
         Raises
         ------
@@ -111,7 +112,7 @@ class Loop:
             with asked_to_stop() as asked:
                 for batch in self._timed(iter(batches(self.state.step))):
                     self._step(batch, curves)
-                    advance(1)
+                    advance(self._loss, self.state.best)
                     if self._agreed(asked()):
                         self._save(curves)
                         raise Interrupted
@@ -171,6 +172,7 @@ class Loop:
                 f"{self.folder}: the loss of step {self.state.step} is not finite: {dict(losses)}. "
                 f"Train anew with a lower optimiser.rate, or with optimiser.clip=1."
             )
+        self._loss = losses["total"]
         for name, value in {**losses, "steps": 1.0}.items():
             self.state.sums[name] = self.state.sums.get(name, 0.0) + value
 

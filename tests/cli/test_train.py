@@ -56,7 +56,7 @@ def test_the_card_tells_data_scores_and_limits(train, bench):
 
 def test_json_lines_end_with_the_result(train):
     lines = [json.loads(line) for line in train("--json").out.splitlines()]
-    assert lines[0].keys() == {"step", "steps", "seconds"}
+    assert lines[0].keys() == {"step", "steps", "seconds", "loss"}
     assert lines[-1]["steps"] == 4
     assert lines[-1]["best_step"] in (3, 4)
 

@@ -42,7 +42,7 @@ def counted(names):
 
     def watch(name):
         names.append(name)
-        return lambda done, steps: lambda n: None
+        return lambda done, steps: lambda loss, best: None
 
     return watch
 
@@ -92,7 +92,7 @@ def test_stopped_trainings_are_gone_on_with(tmp_path):
     file, out = write(tmp_path, first={}, variants={"a": {"recipe": "supervised"}}), tmp_path / "o"
 
     def stopping(name):
-        return lambda done, steps: lambda n: os.kill(os.getpid(), signal.SIGTERM)
+        return lambda done, steps: lambda loss, best: os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(StoppedError):
         run_ablation(file, out, str(tmp_path), stopping, Silent())

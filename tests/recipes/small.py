@@ -8,7 +8,7 @@ from emslice.config.training import TrainConfig
 from emslice.demo.synthetic import synthetic_em
 from emslice.recipes.running import start
 
-SILENT = lambda done, steps: lambda n: None  # noqa: E731
+SILENT = lambda done, steps: lambda loss, best: None  # noqa: E731
 
 
 def write_volumes(folder):

@@ -30,7 +30,7 @@ def stop_after(n):
     """A watcher that asks to stop after some steps."""
 
     def watch(done, steps):
-        def advance(_):
+        def advance(loss, best):
             nonlocal done
             done += 1
             if done == n:
