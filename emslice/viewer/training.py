@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +15,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from emslice.errors import VolumeError
+from emslice.training.metrics import COLUMNS, whole_rows
 from emslice.viewer.curves import BLACK, BLUE, ORANGE, PURPLE, ROOM
 from emslice.viewer.panels import affinity_colours, grey, label_colours, save_panels
-
-COLUMNS = ("step", "split", "name", "value")
 
 COLOURS = (BLACK, BLUE, ORANGE, PURPLE, "#009e73", "#56b4e9", "#e69f00")
 
@@ -39,7 +36,7 @@ Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Steps, ascending, and values."""
 
 
-def read_metrics(path: str | Path) -> dict[tuple[str, str], Points]:
+def read_curves(path: str | Path) -> dict[tuple[str, str], Points]:
     """Every curve of a table of metrics, by split and name, without what is not finite.
 
     A step that is there twice, as after a resume, has its last value. A last line that is still
@@ -52,8 +49,7 @@ def read_metrics(path: str | Path) -> dict[tuple[str, str], Points]:
     """
     curves: dict[tuple[str, str], dict[int, float]] = {}
     try:
-        whole, end, _ = Path(path).read_text().rpartition("\n")
-        reader = csv.DictReader(io.StringIO(whole + end))
+        reader = whole_rows(Path(path))
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise ValueError(f"its columns are {reader.fieldnames}, expected {list(COLUMNS)}")
         for row in reader:
@@ -81,11 +77,11 @@ def draw_training_curves(csv_path: str | Path, png_path: str | Path) -> None:
     Raises
     ------
     VolumeError
-        As `read_metrics`, or a table without a number.
+        As `read_curves`, or a table without a number.
     """
     curves = {
         (split, name): points
-        for (split, name), points in read_metrics(csv_path).items()
+        for (split, name), points in read_curves(csv_path).items()
         if len(points[0]) and not name.endswith(UNDRAWN)
     }
     if not curves:

@@ -8,7 +8,7 @@ from emslice.errors import VolumeError
 from emslice.viewer.training import (
     affinity_panels,
     draw_training_curves,
-    read_metrics,
+    read_curves,
     smoothed,
     true_affinity,
 )
@@ -25,7 +25,7 @@ def table(folder, *lines):
 def test_a_curve_has_a_value_for_each_step_in_order(tmp_path):
     path = table(tmp_path, "20,train,loss,0.5", "10,train,loss,0.9", "20,train,loss,0.4",
                  "30,train,loss,nan", "20,validate,voi,1.5")  # fmt: skip
-    curves = read_metrics(path)
+    curves = read_curves(path)
     at, values = curves["train", "loss"]
     assert (at.tolist(), values.tolist()) == ([10, 20], [0.9, 0.4])  # the later of two stays
     assert curves["validate", "voi"][1].tolist() == [1.5]
@@ -34,7 +34,7 @@ def test_a_curve_has_a_value_for_each_step_in_order(tmp_path):
 def test_a_line_that_is_being_written_is_left_out(tmp_path):
     path = table(tmp_path, "10,train,loss,0.9")
     path.write_text(path.read_text() + "20,train,lo")
-    assert read_metrics(path)["train", "loss"][0].tolist() == [10]
+    assert read_curves(path)["train", "loss"][0].tolist() == [10]
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path):
 def test_what_is_no_table_is_refused_with_its_line(tmp_path, text, words):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(VolumeError, match=words):
-        read_metrics(tmp_path / "m.csv")
+        read_curves(tmp_path / "m.csv")
 
 
 def test_no_table_and_one_without_a_number_are_refused(tmp_path):
     with pytest.raises(VolumeError, match="gone"):
-        read_metrics(tmp_path / "gone.csv")
+        read_curves(tmp_path / "gone.csv")
     with pytest.raises(VolumeError, match="no number yet"):
         draw_training_curves(table(tmp_path), tmp_path / "m.png")
     assert not (tmp_path / "m.png").exists()
