@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from emslice.config.load import known_keys, load_config
+from emslice.config.load import load_as, load_config
 from emslice.config.schema import SegmentConfig, Strict
 from emslice.errors import ConfigError
 from emslice.volumes.layouts import dataset_layout
+from emslice.volumes.places import from_root
 
 ELSEWHERE = {
     "checkpoint": "give checkpoints by --checkpoint",
@@ -30,7 +29,7 @@ ELSEWHERE = {
 Threshold = Annotated[float, Field(ge=0, le=1)]
 
 
-class VolumeConfig(Strict):
+class ScoredVolumeConfig(Strict):
     """A volume with truth."""
 
     raw: str
@@ -67,7 +66,7 @@ class EvaluateConfig(Strict):
     segment: dict[str, Any] = Field(default={})
     """Parameters of all segmentations: keys of configs/segment/default.yaml."""
 
-    volumes: dict[str, VolumeConfig] = Field(default={})
+    volumes: dict[str, ScoredVolumeConfig] = Field(default={})
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def load_test_set(
         Unreadable file, unknown key (with the nearest known one), value of the wrong kind, no
         volume.
     """
-    config = _read(file)
+    config = load_as(EvaluateConfig, file, what=f"--config {file}")
     start = Path(root or config.root or ".")
     entries = {**_of_layout(config, start, file), **config.volumes}
     if not entries:
@@ -120,37 +119,14 @@ def load_test_set(
         if not name or "/" in name:
             raise ConfigError(f"--config {file}: volumes: {name!r} cannot name a picture.")
         segment = _segment(f"--config {file}: volumes.{name}", config, entry, given)
-        raw, truth = (_from(start, path) for path in (entry.raw, entry.truth))
+        raw, truth = (from_root(start, path) for path in (entry.raw, entry.truth))
         volumes.append(LabelledVolume(name, raw, truth, entry.roi, segment))
     return LabelledVolumes(tuple(volumes), config.thresholds, config.ignore)
 
 
-def _read(file: str | Path) -> EvaluateConfig:
-    try:
-        content = yaml.safe_load(Path(file).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {file}: cannot be read ({error}).") from error
-    except yaml.YAMLError as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(f"--config {file}: not valid YAML: {text}") from error
-    try:
-        return EvaluateConfig.model_validate(content or {})
-    except ValidationError as error:
-        found = " ".join(_explain(item) for item in error.errors())
-        raise ConfigError(f"--config {file}: {found}") from None
-
-
-def _explain(item: Any) -> str:
-    """One sentence for one finding of pydantic."""
-    key = ".".join(str(part) for part in item["loc"])
-    if item["type"] != "extra_forbidden":
-        return f"{key or 'content'}: {item['msg']}; got {item['input']!r:.80}."
-    inside = VolumeConfig if key.startswith("volumes.") else EvaluateConfig
-    close = difflib.get_close_matches(str(item["loc"][-1]), known_keys(inside), n=1, cutoff=0.5)
-    return f"unknown key {key!r}." + (f" Did you mean {close[0]!r}?" if close else "")
-
-
-def _of_layout(config: EvaluateConfig, root: Path, file: str | Path) -> dict[str, VolumeConfig]:
+def _of_layout(
+    config: EvaluateConfig, root: Path, file: str | Path
+) -> dict[str, ScoredVolumeConfig]:
     """Volumes of a data set as it ships; sections become boxes."""
     if config.layout is None:
         return {}
@@ -164,12 +140,12 @@ def _of_layout(config: EvaluateConfig, root: Path, file: str | Path) -> dict[str
     for part in parts:
         name = Path(part.raw.rpartition(":")[0]).stem.removesuffix("_inputs")
         roi = None if part.sections is None else "{}:{},:,:".format(*part.sections)
-        entries[name] = VolumeConfig(raw=part.raw, truth=part.labels, roi=roi)
+        entries[name] = ScoredVolumeConfig(raw=part.raw, truth=part.labels, roi=roi)
     return entries
 
 
 def _segment(
-    what: str, config: EvaluateConfig, entry: VolumeConfig, assignments: tuple[str, ...]
+    what: str, config: EvaluateConfig, entry: ScoredVolumeConfig, assignments: tuple[str, ...]
 ) -> SegmentConfig:
     """Parameters of a volume: the set's, then its own, then those of the command line."""
     tree = _laid_over(config.segment, entry.segment)
@@ -191,10 +167,3 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
         else:
             merged[key] = value
     return merged
-
-
-def _from(root: Path, path: str) -> str:
-    """A path from a folder, unless it is absolute, of the home or a URL."""
-    if path.startswith(("/", "~")) or "://" in path:
-        return path
-    return str(root / path)

@@ -6,7 +6,7 @@ import copy
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -33,6 +33,7 @@ def load_as(
     assignments: Iterable[str] = (),
     options: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
+    what: str = "",
 ) -> Config:
     """Checked configuration of any kind; later sources win.
 
@@ -46,6 +47,8 @@ def load_as(
         Dotted keys; None means not given.
     base : mapping, optional
         What everything else is laid over: the configuration of an earlier run.
+    what : str
+        Where wrong keys and values are, if it is the file alone: it begins the message.
 
     Raises
     ------
@@ -65,7 +68,8 @@ def load_as(
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(" ".join(_explain(item, kind) for item in error.errors())) from None
+        found = [what and f"{what}:", *(_explain(item, kind) for item in error.errors())]
+        raise ConfigError(" ".join(filter(None, found))) from None
 
 
 def known_keys(model: type[BaseModel] = SegmentConfig, prefix: str = "") -> list[str]:
@@ -73,7 +77,7 @@ def known_keys(model: type[BaseModel] = SegmentConfig, prefix: str = "") -> list
     keys = []
     for name, field in model.model_fields.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if _is_model(kind):
             keys += known_keys(kind, f"{prefix}{name}.")
         else:
             keys.append(prefix + name)
@@ -114,14 +118,42 @@ def _explain(item: Any, kind: type[BaseModel]) -> str:
     location = [str(part) for part in item["loc"] if part != "function-after"]
     key = ".".join(location)
     if item["type"] == "extra_forbidden":
-        known = known_keys(kind)
-        by_last = {name.split(".")[-1]: name for name in known}
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        close = close or [by_last[n] for n in difflib.get_close_matches(location[-1], by_last, n=1)]
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        close = _nearest_key(location, kind)
+        hint = f" Did you mean {close!r}?" if close else ""
         return f"unknown configuration key {key!r}.{hint}"
     reason = item["msg"].removeprefix("Value error, ")
     where = f"{key}: " if key else ""
     if isinstance(item["input"], dict):  # a whole section, which the reader has before them
         return f"{where}{reason}."
     return f"{where}{reason}; got {item['input']!r:.80}."
+
+
+def _nearest_key(location: list[str], kind: type[BaseModel]) -> str | None:
+    """The known key that is most like an unknown one, from the innermost entry on."""
+    kind, location = _entry(kind, location)
+    known = known_keys(kind)
+    by_last = {name.split(".")[-1]: name for name in known}
+    found = difflib.get_close_matches(".".join(location), known, n=1, cutoff=0.5)
+    found = found or [by_last[n] for n in difflib.get_close_matches(location[-1], by_last, n=1)]
+    return found[0] if found else None
+
+
+def _entry(kind: type[BaseModel], location: list[str]) -> tuple[type[BaseModel], list[str]]:
+    """The innermost model that `known_keys` does not list, and the location from there.
+
+    It is an entry of a tuple or of a dictionary, or what may be left out.
+    """
+    model = kind
+    for depth, name in enumerate(location, 1):
+        found: Any = model.model_fields[name].annotation if name in model.model_fields else None
+        if _is_model(found):
+            model = found
+            continue
+        inside = next((part for part in get_args(found) if _is_model(part)), None)
+        depth += get_origin(found) in (dict, tuple, list)
+        return (kind, location) if inside is None else _entry(inside, location[depth:])
+    return kind, location
+
+
+def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

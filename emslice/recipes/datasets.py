@@ -11,6 +11,7 @@ from emslice.geometry.boxes import show
 from emslice.training.sources import TrainingVolume, VolumeSpec
 from emslice.units import parse_bytes
 from emslice.volumes.layouts import LabelledPart, dataset_layout
+from emslice.volumes.places import from_root
 
 
 class Named(NamedTuple):
@@ -109,12 +110,10 @@ def _named(part: LabelledPart) -> Named:
 
 
 def _from(root: Path, volume: VolumeConfig) -> VolumeConfig:
-    """The volume with paths from the root, unless they are absolute, of the home or a URL."""
+    """The volume with paths from the root."""
     paths = {
-        name: str(root / path)
+        name: from_root(root, path)
         for name in ("raw", "labels", "mask")
         if (path := getattr(volume, name)) is not None
-        and not path.startswith(("/", "~"))
-        and "://" not in path
     }
     return volume.model_copy(update=paths)

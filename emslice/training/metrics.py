@@ -36,11 +36,6 @@ class Metrics:
             if self._board is not None:
                 self._board.add_scalar(f"{split}/{name}", value, step)
 
-    def picture(self, step: int, name: str, image: Any) -> None:
-        """Show a picture, uint8 of shape (Y, X, 3), in TensorBoard."""
-        if self._board is not None:
-            self._board.add_image(name, image, step, dataformats="HWC")
-
     def flush(self) -> None:
         """Rows are on the disk after this."""
         self._file.flush()
@@ -59,10 +54,12 @@ class Metrics:
 def read_metrics(folder: Path) -> list[dict[str, str]]:
     """Whole rows of ``metrics.csv``; none if there is no file. A row cut off by a crash is left."""
     path = folder / NAME
-    if not path.exists():
-        return []
-    whole = path.read_text().rpartition("\n")[0].splitlines()
-    return [row for row in csv.DictReader(whole) if row["value"]]
+    return [row for row in whole_rows(path) if row["value"]] if path.exists() else []
+
+
+def whole_rows(path: Path) -> csv.DictReader[str]:
+    """Reader of a table's rows but a last one whose line has no end, which is being written."""
+    return csv.DictReader(path.read_text().rpartition("\n")[0].splitlines())
 
 
 def _tensorboard(folder: Path, step: int) -> Any:

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,32 +12,37 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import AutoLocator, LogLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from emslice.errors import VolumeError
+from emslice.training.metrics import COLUMNS, whole_rows
 from emslice.viewer.curves import BLACK, BLUE, ORANGE, PURPLE, ROOM
 from emslice.viewer.panels import affinity_colours, grey, label_colours, save_panels
-
-COLUMNS = ("step", "split", "name", "value")
 
 COLOURS = (BLACK, BLUE, ORANGE, PURPLE, "#009e73", "#56b4e9", "#e69f00")
 
 SCORES = {"voi_split": ORANGE, "voi_merge": BLUE, "voi": BLACK, "arand": PURPLE}
 """Colour of each score; a name may have something in front, such as ``best_voi``."""
 
-UNDRAWN = ("_s", "_bytes", "threshold", "segments", "chosen", "wait_share")
+UNDRAWN = ("_s", "_bytes", "threshold", "segments", "wait_share")
 """Ends of names that are neither loss nor score."""
 
 RATE = "learning_rate"
 
+CHOSEN = "chosen"
+"""The VOI that chooses the best step: that at one of the two thresholds."""
+
 SMOOTH = 40
 """Points of a smoothed curve: each is the mean over this part of all steps."""
+
+TWO_KINDS = "solid: best threshold\ndotted: default threshold"
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Steps, ascending, and values."""
 
 
-def read_metrics(path: str | Path) -> dict[tuple[str, str], Points]:
+def read_curves(path: str | Path) -> dict[tuple[str, str], Points]:
     """Every curve of a table of metrics, by split and name, without what is not finite.
 
     A step that is there twice, as after a resume, has its last value. A last line that is still
@@ -52,8 +55,7 @@ def read_metrics(path: str | Path) -> dict[tuple[str, str], Points]:
     """
     curves: dict[tuple[str, str], dict[int, float]] = {}
     try:
-        whole, end, _ = Path(path).read_text().rpartition("\n")
-        reader = csv.DictReader(io.StringIO(whole + end))
+        reader = whole_rows(Path(path))
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise ValueError(f"its columns are {reader.fieldnames}, expected {list(COLUMNS)}")
         for row in reader:
@@ -74,23 +76,29 @@ def _points(curve: Mapping[int, float]) -> Points:
 
 
 def draw_training_curves(csv_path: str | Path, png_path: str | Path) -> None:
-    """Write a PNG of losses, validation VOI and learning rate by step, those that there are.
+    """Write `training_figure` as a PNG."""
+    training_figure(csv_path).savefig(png_path, format="png")
 
-    Losses of training are smoothed, on a logarithmic axis; what they were is drawn faintly.
+
+def training_figure(csv_path: str | Path) -> Figure:
+    """Losses, validation VOI and learning rate by step, those that there are.
+
+    Losses of training are smoothed, on a logarithmic axis; what they were is drawn faintly. Scores
+    at the best threshold are solid, those at the default one dotted.
 
     Raises
     ------
     VolumeError
-        As `read_metrics`, or a table without a number.
+        As `read_curves`, or a table without a number.
     """
     curves = {
         (split, name): points
-        for (split, name), points in read_metrics(csv_path).items()
+        for (split, name), points in read_curves(csv_path).items()
         if len(points[0]) and not name.endswith(UNDRAWN)
     }
     if not curves:
         raise VolumeError(f"{csv_path}: holds no number yet; draw it after the first steps.")
-    scores = {key: p for key, p in curves.items() if score_of(key[1])}
+    scores = {key: p for key, p in curves.items() if score_of(key[1]) or key[1] == CHOSEN}
     rates = {key: p for key, p in curves.items() if key[1] == RATE}
     losses = {key: p for key, p in curves.items() if key not in scores and key not in rates}
     drawn = [
@@ -105,9 +113,16 @@ def draw_training_curves(csv_path: str | Path, png_path: str | Path) -> None:
         draw(axes, part)
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        names = {name for _, name in part}
+        axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(1, 1),
+            frameon=False,
+            title=TWO_KINDS if any(f"default_{name}" in names for name in SCORES) else None,
+            title_fontsize="small",
+        )
     frames[-1, 0].set_xlabel("step")
-    figure.savefig(png_path, format="png")
+    return figure
 
 
 def _losses(axes: Axes, curves: Mapping[tuple[str, str], Points]) -> None:
@@ -123,7 +138,19 @@ def _losses(axes: Axes, curves: Mapping[tuple[str, str], Points]) -> None:
             )
     if all((values > 0).all() for _, values in curves.values()):
         axes.set_yscale("log")
+        _label_logarithms(axes)
     axes.set_ylabel("loss")
+
+
+def _label_logarithms(axes: Axes) -> None:
+    """Plain numbers along y, some of them in any range: alone, powers of ten may be none."""
+    low, high = axes.get_ylim()
+    if high < 10 * low:
+        axes.yaxis.set_major_locator(AutoLocator())
+        axes.yaxis.set_minor_locator(NullLocator())
+    elif high < 1000 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def smoothed(at: NDArray[np.float64], values: NDArray[np.float64]) -> Points:
@@ -146,14 +173,26 @@ def score_of(name: str) -> str | None:
 
 def _scores(axes: Axes, curves: Mapping[tuple[str, str], Points]) -> None:
     for (split, name), (at, values) in curves.items():
-        score = score_of(name) or name
-        plain = split == "validate" and name == score
-        label = name if split == "validate" else f"{name}, {split}"
-        axes.plot(at, values, "-" if plain else ":", color=SCORES[score], marker=".", label=label)
-        if plain and name == "voi":
+        score = score_of(name)
+        if score is not None:
+            solid = split == "validate" and name in (score, f"best_{score}")
+            axes.plot(
+                at,
+                values,
+                "-" if solid else ":",
+                color=SCORES[score],
+                marker="o",
+                markersize=4,
+                markerfacecolor=SCORES[score] if solid else "white",
+                label=name if split == "validate" else f"{name}, {split}",
+            )
+    for name in (CHOSEN, "voi"):
+        if ("validate", name) in curves:
+            at, values = curves["validate", name]
             best = int(values.argmin())
-            note = f"best, {values[best]:.3f} at {at[best]:.0f}"
-            axes.plot(at[best], values[best], "o", color="#009e73", label=note)
+            note = f"chosen, {values[best]:.3f} at {at[best]:.0f}"
+            axes.plot(at[best], values[best], "o", color="#009e73", zorder=3, label=note)
+            break
     top = max(float(values.max()) for _, values in curves.values())
     sums = [values for (_, name), (_, values) in curves.items() if score_of(name) == "voi"]
     if sums:  # the first steps merge everything: off any scale

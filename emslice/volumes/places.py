@@ -44,6 +44,17 @@ def local_path(url: str | Path) -> Path:
     return Path(os.path.abspath(unquote(parts.path)))
 
 
+def from_root(root: str | Path, path: str) -> str:
+    """A path or ``file.h5:dataset`` from a folder, unless it is absolute, of the home or a URL.
+
+    >>> from_root("/data", "ac4/raw.h5:main"), from_root("/data", "~/raw.zarr")
+    ('/data/ac4/raw.h5:main', '~/raw.zarr')
+    """
+    if path.startswith(("/", "~")) or "://" in path:
+        return path
+    return str(Path(root) / path)
+
+
 def split_dataset(source: str) -> tuple[str, str | None]:
     """File and dataset of ``file.h5:dataset``; the dataset is None for any other source.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from emslice.config.evaluate import EvaluateConfig, VolumeConfig, load_test_set
+from emslice.config.evaluate import EvaluateConfig, ScoredVolumeConfig, load_test_set
 from emslice.errors import ConfigError
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "evaluate").glob("*.yaml"))
@@ -33,7 +33,7 @@ def test_no_file_that_ships_touches_the_last_sections_of_the_crop():
 def test_the_default_file_shows_every_key():
     shown = yaml.safe_load((FILES[0].parent / "default.yaml").read_text())
     assert set(shown) == set(EvaluateConfig.model_fields)
-    assert set(shown["volumes"]["example"]) == set(VolumeConfig.model_fields)
+    assert set(shown["volumes"]["example"]) == set(ScoredVolumeConfig.model_fields)
 
 
 def test_parameters_of_a_volume_lie_over_those_of_all_and_the_command_line_over_both(tmp_path):
@@ -68,6 +68,10 @@ REFUSED = {
     "layout": ({"layout": "cremie"}, "Did you mean 'cremi"),
     "empty": ({"layout": "zebrafinch"}, "has no volume for test"),
     "key": ({"volume": {}}, "Did you mean 'volumes'"),
+    "key of a volume": (
+        {"volumes": {"a": {"raw": "r", "truht": "t"}}},
+        r"set\.yaml: .* key 'volumes\.a\.truht'\. Did you mean 'truth'",
+    ),
     "threshold": ({"thresholds": [0.5, 1.5]}, "thresholds"),
     "name": ({"volumes": {"a/b": {"raw": "r", "truth": "t"}}}, "cannot name a picture"),
     "truth": ({"volumes": {"a": {"raw": "r"}}}, "volumes.a.truth"),

@@ -49,6 +49,8 @@ VOLUME = {"raw": "raw.zarr", "labels": "labels.zarr"}
     [
         ({"stepz": 3}, "unknown configuration key 'stepz'. Did you mean 'steps'"),
         ({"optimiser": {"rat": 3}}, "unknown configuration key 'optimiser.rat'"),
+        ({"data": {"train": [{**VOLUME, "lables": "l"}]}}, "Did you mean 'labels'"),
+        ({"sam": {"size": "random_tiny", "wieghts": "w"}}, "Did you mean 'weights'"),
         ({"data": {}}, "data: give the volumes to train on, or a layout"),
         ({"data": {"train": [VOLUME], "layout": "cremi"}}, "and not both"),
         ({"data": {"train": [{**VOLUME, "sections": [5, 5]}]}}, "sections [5, 5] are none"),

@@ -2,14 +2,18 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import same_color
 from PIL import Image
 
 from emslice.errors import VolumeError
+from emslice.training import loop
+from emslice.viewer import training
 from emslice.viewer.training import (
     affinity_panels,
     draw_training_curves,
-    read_metrics,
+    read_curves,
     smoothed,
+    training_figure,
     true_affinity,
 )
 
@@ -25,7 +29,7 @@ def table(folder, *lines):
 def test_a_curve_has_a_value_for_each_step_in_order(tmp_path):
     path = table(tmp_path, "20,train,loss,0.5", "10,train,loss,0.9", "20,train,loss,0.4",
                  "30,train,loss,nan", "20,validate,voi,1.5")  # fmt: skip
-    curves = read_metrics(path)
+    curves = read_curves(path)
     at, values = curves["train", "loss"]
     assert (at.tolist(), values.tolist()) == ([10, 20], [0.9, 0.4])  # the later of two stays
     assert curves["validate", "voi"][1].tolist() == [1.5]
@@ -34,7 +38,7 @@ def test_a_curve_has_a_value_for_each_step_in_order(tmp_path):
 def test_a_line_that_is_being_written_is_left_out(tmp_path):
     path = table(tmp_path, "10,train,loss,0.9")
     path.write_text(path.read_text() + "20,train,lo")
-    assert read_metrics(path)["train", "loss"][0].tolist() == [10]
+    assert read_curves(path)["train", "loss"][0].tolist() == [10]
 
 
 @pytest.mark.parametrize(
@@ -45,12 +49,12 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path):
 def test_what_is_no_table_is_refused_with_its_line(tmp_path, text, words):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(VolumeError, match=words):
-        read_metrics(tmp_path / "m.csv")
+        read_curves(tmp_path / "m.csv")
 
 
 def test_no_table_and_one_without_a_number_are_refused(tmp_path):
     with pytest.raises(VolumeError, match="gone"):
-        read_metrics(tmp_path / "gone.csv")
+        read_curves(tmp_path / "gone.csv")
     with pytest.raises(VolumeError, match="no number yet"):
         draw_training_curves(table(tmp_path), tmp_path / "m.png")
     assert not (tmp_path / "m.png").exists()
@@ -81,6 +85,51 @@ def test_seconds_and_thresholds_are_no_losses(tmp_path):
     path = table(tmp_path, "1,train,step_s,3", "1,validate,best_threshold,0.4")
     with pytest.raises(VolumeError, match="no number yet"):
         draw_training_curves(path, tmp_path / "m.png")
+
+
+def test_curves_of_the_two_thresholds_are_told_apart_and_the_chosen_step_is_marked(tmp_path):
+    above = {"default_voi": 0.5, "best_voi": 0, "chosen": 0.5}
+    lines = [f"{step},validate,{name},{value + above[name]}" for name in above
+             for step, value in ((50, 1.75), (100, 1.25), (150, 1.5))]  # fmt: skip
+    (axes,) = training_figure(table(tmp_path, *lines)).axes
+    drawn = {line.get_label(): line for line in axes.get_lines()}
+    assert list(drawn) == ["default_voi", "best_voi", "chosen, 1.750 at 100"]
+    default, best, chosen = drawn.values()
+    assert (default.get_linestyle(), best.get_linestyle()) == (":", "-")
+    assert same_color(default.get_color(), best.get_color())
+    assert same_color(best.get_markerfacecolor(), best.get_color())
+    assert not same_color(default.get_markerfacecolor(), default.get_color())
+    assert (chosen.get_xdata().tolist(), chosen.get_ydata().tolist()) == ([100], [1.75])
+    title = axes.get_legend().get_title().get_text()
+    assert title == "solid: best threshold\ndotted: default threshold"
+
+
+def test_scores_at_one_threshold_need_no_explanation(tmp_path):
+    (axes,) = training_figure(table(tmp_path, *VOI)).axes
+    assert axes.get_legend().get_title().get_text() == ""
+    assert {line.get_linestyle() for line in axes.get_lines()[:4]} == {"-"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.42, 0.91, {"0.5", "0.6", "0.7", "0.8", "0.9"}), (0.511, 0.518, {"0.512", "0.516"}),
+     (0.03, 0.9, {"0.05", "0.1", "0.2", "0.5"}), (3e-4, 20, {"0.001", "0.01", "0.1", "1", "10"})],
+)  # fmt: skip
+def test_losses_of_any_range_have_plain_numbers_beside_them(tmp_path, low, high, expected):
+    figure = training_figure(table(tmp_path, f"1,train,loss,{high}", f"2,train,loss,{low}"))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_yscale() == "log"
+    least, most = axes.get_ylim()
+    marks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    shown = {text.get_text() for at, text in marks if least <= at <= most}
+    assert expected <= shown
+    assert len(shown) < 12
+    assert not any(text.get_text() for text in axes.get_yticklabels(minor=True))
+
+
+def test_the_chosen_step_is_called_as_training_calls_it():
+    assert training.CHOSEN == loop.CHOSEN
 
 
 def test_smoothing_keeps_the_mean_and_short_curves():
