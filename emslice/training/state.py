@@ -55,13 +55,15 @@ def save_state(
 def load_state(path: Path, lesson: nn.Module, optimiser: Optimizer) -> State:
     """Put a saved state into a lesson and its optimiser."""
     content = torch.load(path, map_location="cpu", weights_only=True)
-    missing, unexpected = lesson.load_state_dict(content["weights"], strict=False)
-    wrong = set(missing) & set(trained_weights(lesson)) | set(unexpected)
+    ours = {name: value.shape for name, value in trained_weights(lesson).items()}
+    theirs = {name: value.shape for name, value in content["weights"].items()}
+    wrong = {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
     if wrong:
         raise ConfigError(
             f"{path}: holds another training ({len(wrong)} weights do not fit, such as "
             f"{min(wrong)}). Resume with the emslice that began it."
         )
+    lesson.load_state_dict(content["weights"], strict=False)  # frozen networks are not in it
     optimiser.load_state_dict(content["optimiser"])
     torch.set_rng_state(content["random"])
     return State(**content["state"])
