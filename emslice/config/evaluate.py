@@ -29,6 +29,13 @@ ELSEWHERE = {
 Threshold = Annotated[float, Field(ge=0, le=1)]
 
 
+MEAN = "mean"
+"""What the row of all volumes together is called."""
+
+LONGEST_NAME = 100
+"""Bytes; names of files hold those of a checkpoint and more beside it."""
+
+
 class ScoredVolumeConfig(Strict):
     """A volume with truth."""
 
@@ -110,14 +117,20 @@ def load_test_set(
     """
     config = load_as(EvaluateConfig, file, what=f"--config {file}")
     start = Path(root or config.root or ".")
-    entries = {**_of_layout(config, start, file), **config.volumes}
+    shipped = _of_layout(config, start, file)
+    if twice := sorted(shipped.keys() & config.volumes.keys()):
+        raise ConfigError(f"--config {file}: volumes: {twice[0]} is in the layout; rename yours.")
+    entries = {**shipped, **config.volumes}
     if not entries:
         raise ConfigError(f"--config {file}: no volume to score; name some below volumes.")
     given = tuple(assignments)
     volumes = []
     for name, entry in entries.items():
-        if not name or "/" in name:
-            raise ConfigError(f"--config {file}: volumes: {name!r} cannot name a picture.")
+        if not name or "/" in name or name == MEAN or len(name.encode()) > LONGEST_NAME:
+            raise ConfigError(
+                f"--config {file}: volumes: {name!r} cannot name a picture and a row of a table: "
+                f"1 to {LONGEST_NAME} bytes without '/', and not {MEAN!r}."
+            )
         segment = _segment(f"--config {file}: volumes.{name}", config, entry, given)
         raw, truth = (from_root(start, path) for path in (entry.raw, entry.truth))
         volumes.append(LabelledVolume(name, raw, truth, entry.roi, segment))

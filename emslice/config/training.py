@@ -304,7 +304,7 @@ class TrainConfig(Strict):
     """A training, by any recipe."""
 
     steps: Positive = 200_000
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of first weights, crops and augmentation."""
 
     crops: Literal["pairs", "volume"] = "pairs"

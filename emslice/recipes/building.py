@@ -40,6 +40,9 @@ RECIPES = {
 }
 """What `emslice train` knows, in a line each."""
 
+VERSION = 1
+"""Raised when a frozen teacher would say something else of the same crop."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -233,15 +236,17 @@ def freeze(config: TrainConfig, teacher: Superhuman) -> FrozenTeacher:
     asked, cache = config.teacher, None
     if asked.cache is not None:
         assert asked.weights is not None
-        identity = f"{sha256_of(Path(asked.weights))}/{asked.poses}/{config.precision}"
+        identity = f"{sha256_of(Path(asked.weights))}/{asked.poses}/{config.precision}/{VERSION}"
         cache = make_cache(asked.cache, identity, None, "teacher.cache")
     return FrozenTeacher(teacher, asked.poses, cache, DTYPES[config.precision])
 
 
 def make_cache(folder: str, identity: str, limit: int | None, key: str) -> FeatureCache:
     """What a frozen network said, in a folder; `ConfigError` if it cannot be made."""
+    # The same network rounds otherwise elsewhere; whoever computes first must not decide.
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     try:
-        return FeatureCache(Path(folder), identity, limit)
+        return FeatureCache(Path(folder), f"{identity}/{gpu}/{torch.__version__}", limit)
     except OSError as error:
         raise ConfigError(f"{key}: {folder} cannot be a folder ({error}).") from error
 

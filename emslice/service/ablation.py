@@ -106,6 +106,8 @@ def summarise_runs(rows: Sequence[Mapping[str, Any]]) -> Ablation:
     for number, row in enumerate(rows, 1):
         run = {name: value for name, value in row.items() if value not in (None, "")}
         missing = [key for key in KEYS if key not in run]
+        if "variant" in run:
+            run["variant"] = str(run["variant"])
         if missing:
             problems.append(f"run {number} has no {' and no '.join(missing)}")
             continue
@@ -122,6 +124,8 @@ def summarise_runs(rows: Sequence[Mapping[str, Any]]) -> Ablation:
         runs.append(run)
     if problems:
         raise ConfigError(f"ablation: {'; '.join(sorted(problems))}.")
+    if not any(run.keys() - set(KEYS) for run in runs):
+        raise ConfigError("ablation: no run measured anything; evaluate them first.")
     variants = {variant: _spreads(runs, variant) for variant in _variants(runs)}
     return Ablation(variants, tuple(runs))
 

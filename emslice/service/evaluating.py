@@ -128,7 +128,8 @@ def plan_evaluation(
 
 
 def _check_out(folder: Path) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    hidden = folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
+    if not folder.exists() or hidden:  # such as the probe of a call that was killed
         return
     if not (folder / "pairs").is_dir():
         raise ConfigError(

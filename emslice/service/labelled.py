@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emslice.config.evaluate import LabelledVolume
-from emslice.errors import ConfigError, VolumeError
+from emslice.errors import ConfigError, StorageError, VolumeError
 from emslice.geometry.boxes import Coordinate, Roi, parse_roi, show, within
 from emslice.ledger.fingerprint import volume_identity
+from emslice.ops.blank import BLANK_SIDE
 from emslice.ops.intensity import check_window
 from emslice.service.evaluate import check_covers
 from emslice.volumes import ArrayVolume, Volume, local_path
 from emslice.volumes.places import split_dataset
-from emslice.volumes.sources import Source, open_source
+from emslice.volumes.sources import DECODING, Source, open_source
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,12 @@ def check_labelled(volume: LabelledVolume, ignore: int) -> Labelled:
 @contextmanager
 def _truth(volume: LabelledVolume, domain: Roi) -> Iterator[Source]:
     with open_source(volume.truth) as source:
-        placed = source.volume is not None
-        if not placed and source.shape != tuple(domain.shape):
+        place = source.volume.domain if source.volume is not None else _domain(source)
+        if len(source.shape) == 3 and place != domain:
             raise VolumeError(
-                f"truth {volume.truth}: its shape is {source.shape}, that of raw is "
-                f"{tuple(int(n) for n in domain.shape)}; they must be the same voxels."
+                f"truth {volume.truth}: belongs to a volume of {tuple(map(int, place.shape))} "
+                f"voxels, raw to one of {tuple(map(int, domain.shape))}; they must be the same "
+                f"voxels."
             )
         yield source
 
@@ -103,13 +105,20 @@ def _check_truth(source: Source, url: str, roi: Roi, ignore: int) -> None:
         )
     if source.volume is not None:
         check_covers(source.volume, roi, "truth")
+    scored = False
     for z in range(int(roi.begin[0]), int(roi.end[0])):
-        section = Roi((z, *roi.begin[1:]), (1, *roi.shape[1:]))
-        if (_read(source, section) != ignore).any():
-            return
-    raise ConfigError(
-        f"truth {url}: every voxel of {show(roi)} is {ignore}, which is ignored: nothing to score."
-    )
+        labels = _read(source, Roi((z, *roi.begin[1:]), (1, *roi.shape[1:])))
+        if labels.min() < 0:
+            raise ConfigError(
+                f"truth {url}: section {z} has labels down to {labels.min()}; expected 0 and more. "
+                f"Set what is not labelled to 0."
+            )
+        scored = scored or bool((labels != ignore).any())
+    if not scored:
+        raise ConfigError(
+            f"truth {url}: every voxel of {show(roi)} is {ignore}, which is ignored: nothing to "
+            f"score."
+        )
 
 
 def _domain(source: Source) -> Roi:
@@ -117,7 +126,7 @@ def _domain(source: Source) -> Roi:
 
 
 def _in_memory(source: Source) -> Volume:
-    array = source.read(slice(0, source.shape[0]), slice(0, source.shape[1]))
+    array = _decoded(source, slice(0, source.shape[0]), slice(0, source.shape[1]))
     return ArrayVolume(np.ascontiguousarray(array), resolution_nm=source.resolution_nm)
 
 
@@ -125,7 +134,16 @@ def _read(source: Source, roi: Roi) -> NDArray[Any]:
     if source.volume is not None:
         return source.volume.read(roi)
     z, y, x = within(roi, _domain(source))
-    return np.ascontiguousarray(source.read(z, y)[..., x])
+    return np.ascontiguousarray(_decoded(source, z, y)[..., x])
+
+
+def _decoded(source: Source, z: slice, y: slice) -> NDArray[Any]:
+    try:
+        return source.read(z, y)
+    except DECODING as error:
+        raise StorageError(
+            f"sections {z.start} to {z.stop - 1} cannot be decoded: {error}. Copy the file again."
+        ) from error
 
 
 def _identity(url: str) -> str:
@@ -139,6 +157,6 @@ def _identity(url: str) -> str:
 
 
 def grown(roi: Roi, domain: Roi) -> Roi:
-    """A box and the voxels before it, where there are some."""
-    one = Coordinate(1, 1, 1)
-    return roi.grow(one, Coordinate(0, 0, 0)).intersect(domain)
+    """A box and what its affinities and its blank voxels depend on, where there is some."""
+    far = BLANK_SIDE - 1
+    return roi.grow(Coordinate(1, far, far), Coordinate(0, far, far)).intersect(domain)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -33,6 +34,11 @@ STALE_S = 3600.0
 
 ROOM = 0.9
 """Share of the limit that is left after the oldest files went."""
+
+
+KEPT = re.compile(rf"[0-9a-f]{{64}}{re.escape(SUFFIX)}")
+PARTIAL = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{32}\.partial")
+"""Names of its own files: nothing else in the folder is ever touched."""
 
 
 class DamagedFileError(ValueError):
@@ -58,6 +64,14 @@ def unpack(content: bytes) -> Tensor:
     header = json.loads(body[start:end])
     array = np.frombuffer(body[end:], dtype=header["dtype"]).reshape(header["shape"])
     return torch.from_numpy(array.copy())
+
+
+def _remove(path: Path) -> bool:
+    """Whether a file is gone now; one that may not be removed stays."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+        return True
+    return False
 
 
 class FeatureCache:
@@ -141,25 +155,21 @@ class FeatureCache:
     def tidy(self) -> int:
         """Remove what dead processes left and what is over the limit; bytes that remain."""
         files = []
-        for path in self._folder().rglob("*"):
-            try:
-                if path.is_file():
-                    facts = path.stat()
-                    files.append((facts.st_mtime, facts.st_size, path))
-            except FileNotFoundError:  # another process was faster
-                continue
+        for path in self._folder().glob("[0-9a-f][0-9a-f]/*"):
+            with suppress(OSError):  # another process was faster, or it is somebody else's
+                facts = path.stat()
+                files.append((facts.st_mtime, facts.st_size, path))
         for age, _, path in files:
-            if path.suffix == ".partial" and time.time() - age > STALE_S:
-                path.unlink(missing_ok=True)
-        kept = sorted(file for file in files if file[2].suffix == SUFFIX)
+            if PARTIAL.fullmatch(path.name) and time.time() - age > STALE_S:
+                _remove(path)
+        kept = sorted(file for file in files if KEPT.fullmatch(file[2].name))
         total, self._added = sum(size for _, size, _ in kept), 0
         if self.limit_bytes is None or total <= self.limit_bytes:
             return total
         for _, size, path in kept:
             if total <= ROOM * self.limit_bytes:
                 break
-            path.unlink(missing_ok=True)
-            total -= size
+            total -= size * _remove(path)
         return total
 
     def _folder(self) -> Path:

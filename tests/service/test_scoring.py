@@ -49,6 +49,9 @@ def desk(tmp_path, arrays):
     write(tmp_path / "raw.zarr", raw)
     write(tmp_path / "truth.zarr", truth)
     tifffile.imwrite(tmp_path / "truth.tif", truth)
+    negative = truth.astype(np.int64)
+    negative[-1, -1, -1] = -1
+    np.save(tmp_path / "negative.npy", negative)
     return tmp_path
 
 
@@ -209,13 +212,30 @@ def test_checkpoints_of_one_file_name_are_told_apart_by_folder(desk, small_check
     assert [pair.checkpoint for pair in planned.pairs] == ["a-best", "b-best"]
 
 
-def test_a_box_of_a_large_volume_keeps_what_the_network_sees_around_it(desk, small_checkpoint):
+@pytest.mark.parametrize("normalize", ["none", "affine", "clahe", "raw"])
+def test_a_box_of_a_large_volume_keeps_what_is_seen_around_it(desk, small_checkpoint, normalize):
+    segment = {}
+    if normalize != "raw":
+        segment = {"raw": {"normalize": normalize, "target": [120, 40]}}
+    checkpoint = "raw" if normalize == "raw" else small_checkpoint
     whole, part = (
         evaluating.predict_labelled(pair.labelled, pair.config, pair.labelled.raw())
-        for volumes in ({"v": volume()}, {"v": volume(roi="3:6,10:30,7:50")})
-        for pair in plan(desk, small_checkpoint, volumes=volumes).pairs
+        for more in ({}, {"roi": "3:6,10:30,7:50"})
+        for pair in plan(desk, checkpoint, volumes={"v": volume(segment=segment, **more)}).pairs
     )
     np.testing.assert_array_equal(part, whole[:, 3:6, 10:30, 7:50])
+
+
+def test_the_baseline_masks_a_blank_that_a_box_cuts(desk):
+    with h5py.File(desk / "both.h5", "a") as file:
+        file["raw"][:, 8:26, 4:40] = 0
+    whole, part = (
+        evaluating.predict_labelled(pair.labelled, pair.config, pair.labelled.raw())
+        for more in ({}, {"roi": "3:6,15:35,7:50"})
+        for pair in plan(desk, "raw", volumes={"v": volume(**more)}).pairs
+    )
+    assert not whole[:, 3:6, 15:26, 7:40].any()
+    np.testing.assert_array_equal(part, whole[:, 3:6, 15:35, 7:50])
 
 
 REFUSED = {
@@ -223,7 +243,10 @@ REFUSED = {
     "no file": ({"v": volume(raw="gone.h5")}, ["raw"], r"volumes\.v: .*gone\.h5: no such file"),
     "no dataset": ({"v": volume(truth="both.h5:gt")}, ["raw"], "no dataset 'gt'"),
     "box outside": ({"v": volume(roi="0:9,:,:")}, ["raw"], "leaves the volume"),
-    "other shape": ({"v": volume(truth="short.npy")}, ["raw"], r"its shape is \(3, 40, 57\)"),
+    "other shape": ({"v": volume(truth="short.npy")}, ["raw"], r"of \(3, 40, 57\) voxels"),
+    "negative truth": ({"v": volume(truth="negative.npy")}, ["raw"], "labels down to -1"),
+    "a mean": ({"mean": volume()}, ["raw"], "cannot name a picture"),
+    "a long name": ({"v" * 101: volume()}, ["raw"], "cannot name a picture"),
     "float truth": ({"v": volume(truth="float.npy")}, ["raw"], "expected integer labels"),
     "empty truth": ({"v": volume(truth="empty.npy")}, ["raw"], "nothing to score"),
     "uint16 raw": ({"v": volume(raw="both.h5:labels")}, ["raw"], r"raw\.window"),

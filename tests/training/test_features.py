@@ -214,14 +214,26 @@ def test_a_limit_below_one_file_changes_no_answer(cache, network, tmp_path):
 def test_what_a_dead_process_left_is_removed_when_it_is_old(cache, network, tmp_path):
     cache()(network, inputs((1, 3, 5, 7)))
     (file,) = files_of(tmp_path)
-    old, young = (file.with_name(f".{name}.partial") for name in ("old", "young"))
-    old.write_bytes(b"half")
-    young.write_bytes(b"half")
-    os.utime(old, (time.time() - 2 * features.STALE_S,) * 2)
+    old, young = (file.with_name(f".{file.stem}.{digit * 32}.partial") for digit in "01")
+    others = [file.with_name(".film.partial"), tmp_path / "film.partial"]
+    for path in (old, young, *others):
+        path.write_bytes(b"half")
+    for path in (old, *others):
+        os.utime(path, (time.time() - 2 * features.STALE_S,) * 2)
     cache()
     assert not old.exists()
-    assert young.exists()
-    assert file.exists()
+    assert all(path.exists() for path in (young, file, *others))
+
+
+def test_a_file_that_may_not_be_removed_ends_nothing(cache, network, tmp_path, monkeypatch):
+    batch = inputs((4, 3, 5, 7))
+    expected = cache()(network, batch)
+
+    def refuse(self, missing_ok=False):
+        raise PermissionError(13, "not yours", str(self))
+
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    assert torch.equal(cache(limit_bytes=1)(network, batch), expected)
 
 
 def test_a_disk_that_takes_nothing_costs_no_answer(cache, network, tmp_path, caplog):
