@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from emslice.config.ablation import load_ablation
+from emslice.config.ablation import load_ablation, variant_config
 from emslice.config.load import known_keys, load_as
 from emslice.config.training import TrainConfig
 from emslice.errors import ConfigError
@@ -26,8 +26,10 @@ def test_every_shipped_training_can_be_loaded_and_says_its_command(path):
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
 def test_every_shipped_ablation_can_be_loaded(path):
     ablation = load_ablation(path)
-    assert Path(ablation.train).is_file()
     assert Path(ablation.evaluate).is_file()
+    teachers = {name: f"{name}.ckpt" for name in ablation.first}
+    for variant in ablation.variants.values():
+        assert variant_config(ablation, variant, "/data", 3, **teachers).seed == 3
 
 
 def test_the_file_of_defaults_holds_every_key_at_its_default():
