@@ -4,6 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Half of hypothesis' default, for laws that ask for no number of their own: the whole run has a
+# limit of time. Sweeps marked slow say how many they want.
+settings.register_profile("short", max_examples=50)
+settings.load_profile("short")
 
 
 @pytest.fixture(scope="session")
