@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emslice.errors import ConfigError
-from emslice.ledger.files import write_atomic
+from emslice.ledger.files import write_atomic, write_table
 from emslice.viewer.dots import draw_dots
 
 KEYS = ("variant", "seed")
@@ -176,16 +174,7 @@ def write_ablation(found: Ablation, folder: Path, drawn: Sequence[str] | None = 
         }
         for name in chosen
     }
-    write_atomic(table, _csv(found.rows()))
-    write_atomic(runs, _csv([{name: run.get(name, "") for name in (*KEYS, *known)}
-                             for run in found.runs]))  # fmt: skip
+    write_table(table, found.rows())
+    write_table(runs, [{name: run.get(name, "") for name in (*KEYS, *known)} for run in found.runs])
     write_atomic(picture, draw_dots(dots))
     return [table, runs, picture]
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from emslice.errors import StorageError
-from emslice.ledger.files import write_atomic
+from emslice.ledger.files import write_atomic, write_table
 from emslice.metrics import SweepRow, ThresholdScores
 from emslice.viewer.bars import Bar, draw_bars
 
@@ -111,13 +109,13 @@ def write_results(folder: Path, pairs: Sequence[PairScores], done: int) -> Evalu
     """Table, sweeps and picture of all pairs."""
     rows = [pair.row() for pair in pairs]
     found = Evaluation(folder, (*rows, *mean_rows(rows)), done)
-    write_atomic(found.table, _csv(found.rows))
-    sweeps = (
+    write_table(found.table, found.rows)
+    sweeps = [
         {"checkpoint": pair.checkpoint, "volume": pair.volume, **asdict(row)}
         for pair in pairs
         for row in pair.scores.rows
-    )
-    write_atomic(folder / "sweeps.csv", _csv(list(sweeps)))
+    ]
+    write_table(folder / "sweeps.csv", sweeps)
     write_atomic(found.picture, draw_bars([_bar(row) for row in found.rows]))
     return found
 
@@ -148,12 +146,3 @@ def _bar(row: dict[str, Any]) -> Bar:
         row["volume"], row["checkpoint"], row["voi_split"], row["voi_merge"], row["arand"],
         row["best_voi"], row["best_arand"],
     )  # fmt: skip
-
-
-def _csv(rows: Iterable[dict[str, Any]]) -> bytes:
-    rows = list(rows)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

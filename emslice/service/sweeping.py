@@ -8,8 +8,6 @@ joins, would have to be asked anew at each threshold.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from emslice.config.schema import AgglomerationConfig
 from emslice.errors import ConfigError
 from emslice.geometry.boxes import Roi, clip, n_voxels, parse_roi, show
 from emslice.geometry.octree import Node
-from emslice.ledger.files import write_atomic
+from emslice.ledger.files import write_atomic, write_table
 from emslice.metrics import Contingency, MergingSegments, SweepRow, best_row, count_overlaps
 from emslice.ops.linkage import integer_threshold
 from emslice.ops.merge_tree import MergeTree, join_trees
@@ -109,7 +107,7 @@ def sweep(
         found = Sweep(
             run.plan.folder, truth.url, show(box), chosen, _rows(run, box, table, thresholds)
         )
-        write_atomic(found.table, _csv(found.rows))
+        write_table(found.table, [asdict(row) for row in found.rows])
         write_atomic(found.picture, _picture(found))
         return found
 
@@ -213,14 +211,6 @@ def _merges(
                 trees.append(merges.of(ids))
                 ids = np.union1d(ids, trees[-1].parent)
     return join_trees(trees), n_merges
-
-
-def _csv(rows: Iterable[SweepRow]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, SweepRow.__dataclass_fields__, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return text.getvalue().encode()
 
 
 def _picture(found: Sweep) -> bytes:
