@@ -20,6 +20,7 @@ from emslice.ops.intensity import check_window
 from emslice.service.evaluate import check_covers
 from emslice.volumes import ArrayVolume, Volume, local_path
 from emslice.volumes.places import split_dataset
+from emslice.volumes.resolutions import check_resolution
 from emslice.volumes.sources import DECODING, Source, open_source
 
 
@@ -69,7 +70,7 @@ def check_labelled(volume: LabelledVolume, ignore: int) -> Labelled:
             if len(source.shape) != 3:
                 raise VolumeError(f"raw {volume.raw}: its shape is {source.shape}, not (Z, Y, X).")
             check_window(source.dtype, volume.segment.raw.window)
-            domain = source.volume.domain if source.volume else _domain(source)
+            domain, size = _domain(source), source.resolution_nm
             covered = source.volume.roi if source.volume else domain
         if covered != domain:
             raise VolumeError(
@@ -77,6 +78,7 @@ def check_labelled(volume: LabelledVolume, ignore: int) -> Labelled:
             )
         roi = parse_roi(volume.roi, domain, "roi") if volume.roi is not None else domain
         with _truth(volume, domain) as source:
+            check_resolution(f"truth {volume.truth}", source.resolution_nm, "raw", size)
             _check_truth(source, volume.truth, roi, ignore)
         identity = (_identity(volume.raw), _identity(volume.truth))
     except ConfigError as error:
@@ -87,7 +89,7 @@ def check_labelled(volume: LabelledVolume, ignore: int) -> Labelled:
 @contextmanager
 def _truth(volume: LabelledVolume, domain: Roi) -> Iterator[Source]:
     with open_source(volume.truth) as source:
-        place = source.volume.domain if source.volume is not None else _domain(source)
+        place = _domain(source)
         if len(source.shape) == 3 and place != domain:
             raise VolumeError(
                 f"truth {volume.truth}: belongs to a volume of {tuple(map(int, place.shape))} "
@@ -122,7 +124,7 @@ def _check_truth(source: Source, url: str, roi: Roi, ignore: int) -> None:
 
 
 def _domain(source: Source) -> Roi:
-    return Roi((0, 0, 0), source.shape)
+    return source.volume.domain if source.volume else Roi((0, 0, 0), source.shape)
 
 
 def _in_memory(source: Source) -> Volume:

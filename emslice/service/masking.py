@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from emslice.errors import ConfigError
 from emslice.geometry.boxes import Roi, show
 from emslice.volumes import Volume, open_volume
+from emslice.volumes.resolutions import check_resolution
 
 
 def open_mask(url: str, source: Volume, roi: Roi) -> Volume:
@@ -35,11 +34,7 @@ def open_mask(url: str, source: Volume, roi: Roi) -> Volume:
             f"mask {url}: covers {show(mask.roi)}, not all of the box {show(roi)} of this run. "
             f"Choose a smaller box by --roi."
         )
-    mine, theirs = mask.resolution_nm, source.resolution_nm
-    if mine is not None and theirs is not None and not np.allclose(mine, theirs, rtol=1e-6):
-        have, want = (" x ".join(f"{n:g}" for n in r) for r in (mine, theirs))
-        raise ConfigError(
-            f"mask {url}: has voxels of {have} nm, the input {source.url} of {want} nm. Resample "
-            f"the mask to the voxels of the input."
-        )
+    check_resolution(
+        f"mask {url}:", mask.resolution_nm, f"the input {source.url}", source.resolution_nm
+    )
     return mask

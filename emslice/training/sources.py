@@ -22,6 +22,7 @@ from emslice.ops.intensity import check_window, to_uint8
 from emslice.training.arrays import ArrayFacts, facts_of, find_array, slabs_of
 from emslice.training.compact import Compactor, compact
 from emslice.volumes.places import import_command
+from emslice.volumes.resolutions import check_resolution
 
 MEMORY_BYTES = 2 << 30
 """A volume that takes no more than this is read into memory."""
@@ -234,13 +235,9 @@ def _check_same_place(parts: dict[str, ArrayFacts], key: str) -> None:
                 f"{key}.{name}: {part.text} spans {show(part.roi)}, and raw {raw.text} spans "
                 f"{show(raw.roi)}. They must have the same voxels."
             )
-        mine, theirs = part.resolution_nm, raw.resolution_nm
-        if mine is not None and theirs is not None and not np.allclose(mine, theirs, rtol=1e-6):
-            have, want = (" x ".join(f"{n:g}" for n in r) for r in (mine, theirs))
-            raise VolumeError(
-                f"{key}.{name}: {part.text} has voxels of {have} nm, raw {raw.text} of {want} nm. "
-                f"Resample one of them."
-            )
+        check_resolution(
+            f"{key}.{name}: {part.text}", part.resolution_nm, f"raw {raw.text}", raw.resolution_nm
+        )
 
 
 def _choose_roi(spec: VolumeSpec, raw: ArrayFacts, key: str) -> Roi:

@@ -30,10 +30,10 @@ def store_affinities(folder, seed=0, shape=SHAPE):
     return write(folder / "aff.zarr", codes)
 
 
-def write(path, array):
+def write(path, array, **facts):
     """URL of a new volume that holds an array."""
     channels = len(array) if array.ndim == 4 else None
-    volume = create_volume(path, shape=array.shape[-3:], dtype=array.dtype, channels=channels)
+    volume = create_volume(path, shape=array.shape[-3:], dtype=array.dtype, channels=channels, **facts)
     volume.write(volume.roi, array)
     return volume.url
 

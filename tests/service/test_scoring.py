@@ -244,6 +244,9 @@ REFUSED = {
     "no dataset": ({"v": volume(truth="both.h5:gt")}, ["raw"], "no dataset 'gt'"),
     "box outside": ({"v": volume(roi="0:9,:,:")}, ["raw"], "leaves the volume"),
     "other shape": ({"v": volume(truth="short.npy")}, ["raw"], r"of \(3, 40, 57\) voxels"),
+    "other voxels": (
+        {"v": volume("fine.zarr", "coarse.zarr")}, ["raw"], "40 x 8 x 8 nm, raw of 40 x 4 x 4 nm",
+    ),
     "negative truth": ({"v": volume(truth="negative.npy")}, ["raw"], "labels down to -1"),
     "a mean": ({"mean": volume()}, ["raw"], "cannot name a picture"),
     "a long name": ({"v" * 101: volume()}, ["raw"], "cannot name a picture"),
@@ -272,6 +275,8 @@ def test_what_cannot_be_scored_is_refused_and_nothing_is_written(
     np.save(desk / "short.npy", arrays[1][:3])
     np.save(desk / "float.npy", arrays[1].astype(np.float32))
     np.save(desk / "empty.npy", arrays[1] * 0)
+    write(desk / "fine.zarr", arrays[0], resolution_nm=(40, 4, 4))
+    write(desk / "coarse.zarr", arrays[1], resolution_nm=(40, 8, 8))
     checkpoints = [str(desk / c) if c.endswith("yaml") else c for c in checkpoints]
     with pytest.raises((ConfigError, CheckpointError), match=message):
         plan(desk, *checkpoints, volumes=volumes)
