@@ -22,6 +22,17 @@ def data_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Keep torch to one thread: on busy cores threads wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student with random weights and few features: fast, and as exact as any other."""
