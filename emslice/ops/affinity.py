@@ -89,13 +89,13 @@ def pair_affinities(before: Tensor, here: Tensor, offsets: Sequence[Offset]) -> 
 
 def _cosine(unit: Tensor, other: Tensor, offset: Offset) -> Tensor:
     """Products of unit vectors at ``p`` and, in the other volume, at ``p + offset``."""
-    here, there = _overlap(tuple(unit.shape[1:]), offset)
+    here, there = overlap(tuple(unit.shape[1:]), offset)
     compared = unit.new_zeros(unit.shape[1:])
     compared[here] = (unit[:, *here] * other[:, *there]).sum(0).clamp(0, 1)
     return compared
 
 
-def _overlap(shape: tuple[int, ...], offset: Offset) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def overlap(shape: tuple[int, ...], offset: Offset) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Where both ends of a link lie inside, as slices of each end."""
     pairs = list(zip(shape, offset, strict=True))
     # An offset longer than the axis would give a negative stop, which wraps.
@@ -119,7 +119,7 @@ def boundary_affinity(boundary: Tensor, offsets: Sequence[Offset]) -> Tensor:
     """
     affinity = boundary.new_zeros(len(offsets), *boundary.shape)
     for channel, offset in zip(affinity, offsets, strict=True):
-        here, there = _overlap(tuple(boundary.shape), offset)
+        here, there = overlap(tuple(boundary.shape), offset)
         channel[here] = 1 - torch.maximum(boundary[here], boundary[there])
     return affinity
 

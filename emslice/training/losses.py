@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from emslice.geometry.neighborhood import Offset
+from emslice.ops.affinity import overlap
 from emslice.training.targets import Targets
 
 
@@ -67,13 +68,10 @@ def volume_cosines(embedding: Tensor, offsets: Sequence[Offset]) -> Tensor:
 
 def _cosine(unit: Tensor, offset: Offset) -> Tensor:
     """Products of unit vectors at ``p`` and ``p + offset``; only where both are is computed."""
-    shape = unit.shape[2:]
-    if any(abs(o) >= n for o, n in zip(offset, shape, strict=True)):
-        return torch.zeros_like(unit[:, 0])
-    here = [slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, shape, strict=True)]
-    there = [slice(max(0, o), n - max(0, -o)) for o, n in zip(offset, shape, strict=True)]
-    product = (unit[:, :, *here] * unit[:, :, *there]).sum(1)
-    return F.pad(product, [n for o in reversed(offset) for n in (max(0, -o), max(0, o))])
+    here, there = overlap(tuple(unit.shape[2:]), offset)
+    cosine = torch.zeros_like(unit[:, 0])
+    cosine[:, *here] = (unit[:, :, *here] * unit[:, :, *there]).sum(1)
+    return cosine
 
 
 def pair_loss(cosine: Tensor, targets: Targets, clipped: bool = False) -> Tensor:

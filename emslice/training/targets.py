@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from emslice.geometry.neighborhood import NEAREST, Offset
+from emslice.ops.affinity import overlap
 
 LEAST, MOST = 0.05, 0.99
 """Between which a share of positive links is taken to lie: no weight is above 99."""
@@ -103,11 +105,12 @@ def shifted(volume: Tensor, offset: Offset) -> Tensor:
     ----------
     volume : Tensor, shape (..., Z, Y, X)
     """
-    if any(abs(o) >= n for o, n in zip(offset, volume.shape[-3:], strict=True)):
-        return torch.zeros_like(volume)
-    # F.pad cuts where it is negative; it counts from the last axis.
-    pads = [n for o in reversed(offset) for n in (-o, o)]
-    return F.pad(volume, pads)
+    here, there = overlap(tuple(volume.shape[-3:]), offset)
+    moved = torch.zeros_like(volume)
+    target: Any = (..., *here)
+    source: Any = (..., *there)
+    moved[target] = volume[source]
+    return moved
 
 
 def _balanced(links: list[tuple[Tensor, Tensor]], together: bool) -> Targets:
