@@ -11,18 +11,17 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from emslice.config.schema import AgglomerationConfig, DustConfig
 from emslice.config.training import ValidateConfig
 from emslice.errors import ConfigError
 from emslice.geometry.lattice import Lattice
-from emslice.metrics import score_cuts
 from emslice.models.checkpoint import save_checkpoint
 from emslice.models.networks import Network
 from emslice.models.predictor import facts_of, make_predictor
 from emslice.models.profile import resolve_profile
-from emslice.ops.cuts import cut_affinities
-from emslice.ops.dust import DustRule
 from emslice.ops.lookup import GreyLevel
 from emslice.stages.predict import predict
+from emslice.stages.scoring import score_affinities
 from emslice.training.loop import CHOSEN
 from emslice.training.sources import TrainingVolume
 from emslice.volumes import ArrayVolume
@@ -32,10 +31,8 @@ THRESHOLDS = tuple(round(0.2 + 0.025 * n, 3) for n in range(31))
 
 Anything = TypeVar("Anything")
 
-DEFAULT = 0.5
+DEFAULT = AgglomerationConfig().threshold
 MEASURES = ("threshold", "voi", "voi_split", "voi_merge", "arand")
-DUST = 100
-"""Voxels, the default of a segmentation."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +140,10 @@ class HeldOut:
                 codes[:, middle],
                 truth.labels[middle - 1 : middle + 1],
             )
-        cuts = cut_affinities(codes, THRESHOLDS, dust=DustRule(DUST), workers=self._workers)
-        scores = score_cuts(cuts.labels, cuts.segments, truth.labels, DEFAULT)
+        scores = score_affinities(
+            codes, truth.labels, THRESHOLDS, DEFAULT, min_size=DustConfig().min_size,
+            workers=self._workers,
+        )  # fmt: skip
         return [{key: float(getattr(row, key)) for key in MEASURES} for row in scores.rows]
 
     def keep(self, step: int, scores: Mapping[str, float]) -> None:

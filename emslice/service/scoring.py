@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,9 @@ from numpy.typing import NDArray
 from emslice.config.schema import SegmentConfig
 from emslice.errors import StorageError
 from emslice.geometry.boxes import n_voxels, within
-from emslice.metrics import ThresholdScores, score_cuts
 from emslice.models.predictor import make_predictor
 from emslice.ops.blank import blank_voxels
-from emslice.ops.cuts import Cuts, cut_affinities, cut_parts
+from emslice.ops.cuts import Cuts, cut_parts
 from emslice.ops.darker import darker_affinity
 from emslice.ops.dust import DustRule
 from emslice.ops.intensity import to_uint8
@@ -30,28 +28,6 @@ from emslice.stages.predict import predict
 from emslice.volumes import Volume
 
 Advance = Callable[[int], None]
-
-
-def score_affinities(
-    codes: NDArray[np.uint8],
-    truth: NDArray[np.integer[Any]],
-    thresholds: Iterable[float],
-    default: float = 0.5,
-    *,
-    min_size: int = 100,
-    linkage: Linkage | None = None,
-    workers: int = 1,
-) -> ThresholdScores:
-    """Scores at some thresholds and the default one: what segmenting and evaluating there gives.
-
-    Parameters
-    ----------
-    codes : uint8, shape (3, Z, Y, X)
-    truth : integers, shape (Z, Y, X); 0 is left out
-    """
-    wanted = {*thresholds, default}
-    cuts = cut_affinities(codes, wanted, linkage, DustRule(min_size), workers=workers)
-    return score_cuts(cuts.labels, cuts.segments, truth, default)
 
 
 @dataclass(frozen=True)

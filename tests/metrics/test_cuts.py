@@ -11,7 +11,7 @@ from emslice.ops.cuts import cut_affinities
 from emslice.ops.dust import DustRule
 from emslice.ops.linkage import Linkage
 from emslice.service.arrays import evaluate, segment_affinities
-from emslice.service.scoring import score_affinities
+from emslice.stages.scoring import score_affinities
 
 SHAPE = (4, 23, 37)
 AT = (0.3, 0.45, 0.5, 0.6, 0.8)
