@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ from emslice.config.training import CropConfig, TrainConfig
 from emslice.errors import CheckpointError, ConfigError
 from emslice.models.checkpoint import load_checkpoint
 from emslice.models.networks import Network
-from emslice.models.sam_weights import find_weights
 from emslice.models.student import Student
 from emslice.models.superhuman import Superhuman
 from emslice.recipes.cad import Cad
@@ -59,14 +57,14 @@ def make_fabric(config: TrainConfig) -> Fabric:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
+        if torch.cuda.device_count() < config.devices:
+            raise ConfigError(
+                f"device: {config.devices} GPUs are asked for, torch sees "
+                f"{torch.cuda.device_count()}. Set device=cpu, or fewer devices."
+            )
         # Some backward passes of resampling have no such kernel; they warn.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.deterministic = True
-    if device == "cuda" and torch.cuda.device_count() < config.devices:
-        raise ConfigError(
-            f"device: {config.devices} GPUs are asked for, torch sees "
-            f"{torch.cuda.device_count()}. Set device=cpu, or fewer devices."
-        )
     precision: Literal["32-true", "bf16-mixed"] = (
         "32-true" if config.precision == "float32" else "bf16-mixed"
     )
@@ -150,33 +148,40 @@ def make_batches(
         yield dict(zip(crops, batch, strict=True))
 
 
-def make_lesson(recipe: str, config: TrainConfig) -> Lesson:
-    """Networks of a recipe, with their first weights."""
+Files = dict[str, str]
+"""What identifies each file that a training begins with, by its key."""
+
+
+def make_lesson(recipe: str, config: TrainConfig) -> tuple[Lesson, Files]:
+    """Networks of a recipe with their first weights, and the files that these are of."""
     torch.manual_seed(config.seed)
+    files: Files = {}
     if recipe == "teacher3d":
-        return Teacher3d(config, make_teacher(config))
-    student = make_student(config)
+        return Teacher3d(config, make_teacher(config, files)), files
+    student = make_student(config, files)
     if recipe == "supervised":
-        return Supervised(config, student)
+        return Supervised(config, student), files
     if config.loss.start >= config.steps:
         raise ConfigError(
             f"loss.start: {config.loss.start} is not before the end of {config.steps} steps, so "
             f"the teacher would never teach. Set it lower."
         )
-    teacher = make_teacher(config)
+    teacher = make_teacher(config, files)
     length = teacher.spec["outputs"]
     if config.loss.fgi and length != student.embedding:
         raise ConfigError(
             f"loss.fgi: sections cannot be grafted, since the teacher's embedding has {length} "
             f"numbers and the student's {student.embedding}. Set loss.fgi=0, or give both the same."
         )
-    teaches = freeze(config, teacher) if config.teacher.frozen else teacher
+    teaches = freeze(config, teacher, files) if config.teacher.frozen else teacher
     if recipe == "cad":
-        return Cad(config, student, teaches)
-    return _with_sam(config, student, teaches)
+        return Cad(config, student, teaches), files
+    return _with_sam(config, student, teaches, files), files
 
 
-def _with_sam(config: TrainConfig, student: Student, teacher: Superhuman | FrozenTeacher) -> Lesson:
+def _with_sam(
+    config: TrainConfig, student: Student, teacher: Superhuman | FrozenTeacher, files: Files
+) -> Lesson:
     # Here, since transformers is not needed otherwise.
     from emslice.models.sam_adapter import SamAdapter
     from emslice.models.sam_encoders import make_encoder
@@ -191,6 +196,8 @@ def _with_sam(config: TrainConfig, student: Student, teacher: Superhuman | Froze
     encoder = make_encoder(
         sam.encoder, sam.weights, sam.sha256, sam.size, config.seed, sam.standardise
     )
+    if sam.weights is not None:
+        files["sam.weights"] = encoder.fingerprint
     crop = config.data.pairs.crop
     if any(n % encoder.multiple for n in crop[1:]):
         raise ConfigError(
@@ -206,19 +213,19 @@ def _with_sam(config: TrainConfig, student: Student, teacher: Superhuman | Froze
     return CadIad(config, student, teacher, encoder, adapter, cache)
 
 
-def make_student(config: TrainConfig) -> Student:
-    """A student, random or of a checkpoint."""
+def make_student(config: TrainConfig, files: Files) -> Student:
+    """A student, random or of a checkpoint, which is added to ``files``."""
     asked = config.student
     if asked.weights is not None:
-        return _loaded(asked.weights, Student, "student.weights")
+        return _loaded(asked.weights, Student, "student.weights", files)
     return channels_last(Student(asked.features, asked.embedding))
 
 
-def make_teacher(config: TrainConfig) -> Superhuman:
-    """A 3D network, random or of a checkpoint."""
+def make_teacher(config: TrainConfig, files: Files) -> Superhuman:
+    """A 3D network, random or of a checkpoint, which is added to ``files``."""
     asked = config.teacher
     if asked.weights is not None:
-        network: Superhuman = _loaded(asked.weights, Superhuman, "teacher.weights")
+        network: Superhuman = _loaded(asked.weights, Superhuman, "teacher.weights", files)
     else:
         network = channels_last(Superhuman(asked.filters, asked.embedding))
     for part in network.modules():
@@ -231,12 +238,11 @@ def make_teacher(config: TrainConfig) -> Superhuman:
     return network
 
 
-def freeze(config: TrainConfig, teacher: Superhuman) -> FrozenTeacher:
+def freeze(config: TrainConfig, teacher: Superhuman, files: Files) -> FrozenTeacher:
     """A teacher that is not trained, and remembers what it said."""
     asked, cache = config.teacher, None
     if asked.cache is not None:
-        assert asked.weights is not None
-        identity = f"{sha256_of(Path(asked.weights))}/{asked.poses}/{config.precision}/{VERSION}"
+        identity = f"{files['teacher.weights']}/{asked.poses}/{config.precision}/{VERSION}"
         cache = make_cache(asked.cache, identity, None, "teacher.cache")
     return FrozenTeacher(teacher, asked.poses, cache, DTYPES[config.precision])
 
@@ -251,8 +257,10 @@ def make_cache(folder: str, identity: str, limit: int | None, key: str) -> Featu
         raise ConfigError(f"{key}: {folder} cannot be a folder ({error}).") from error
 
 
-def _loaded(path: str, kind: Any, key: str) -> Any:
-    network: Network = load_checkpoint(path).network
+def _loaded(path: str, kind: Any, key: str, files: Files) -> Any:
+    checkpoint = load_checkpoint(path)
+    network: Network = checkpoint.network
+    files[key] = checkpoint.sha256
     if not isinstance(network, kind):
         raise CheckpointError(
             f"{key}: {path} holds a {network.name}, expected a {kind.name}. Name another file."
@@ -266,21 +274,6 @@ def channels_last(network: Any) -> Any:
     """The network with its channels innermost in memory: a student's step takes 7 % less."""
     flat = isinstance(network, Student)
     return network.to(memory_format=torch.channels_last if flat else torch.channels_last_3d)
-
-
-def weights_of(config: TrainConfig) -> dict[str, str]:
-    """sha256 of every file that a training begins with, by its key."""
-    named = {"student": config.student.weights, "teacher": config.teacher.weights}
-    found = {f"{key}.weights": sha256_of(Path(path)) for key, path in named.items() if path}
-    if config.sam is not None and config.sam.weights is not None:
-        found["sam.weights"] = sha256_of(find_weights(Path(config.sam.weights)))
-    return found
-
-
-def sha256_of(path: Path) -> str:
-    """Checksum of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_optimiser(

@@ -29,7 +29,6 @@ LEAKED = 27
 class Cad(Lesson):
     """A student, and a 3D teacher that learns with it or is frozen."""
 
-    recipe = "cad"
     needs: tuple[str, ...] = ("volume",)
 
     def __init__(

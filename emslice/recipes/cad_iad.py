@@ -30,7 +30,6 @@ from emslice.training.teaching import Cache, FrozenTeacher
 class CadIad(Cad):
     """A student, its 3D teacher, and a SAM teacher."""
 
-    recipe = "cad_iad"
     needs = ("volume", "pairs")
 
     def __init__(

@@ -59,7 +59,6 @@ class Crops:
 class Lesson(nn.Module):
     """Networks that learn; its forward takes a batch and the step, and gives parts of the loss."""
 
-    recipe: ClassVar[str]
     product: ClassVar[str] = "student"
     """Which network is validated and written."""
 

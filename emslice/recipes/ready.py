@@ -16,9 +16,9 @@ from lightning_fabric import Fabric
 
 import emslice
 from emslice.config.training import TrainConfig
-from emslice.errors import ConfigError, EmsliceError
+from emslice.errors import ConfigError
 from emslice.geometry.boxes import Roi
-from emslice.ops.lookup import GreyLevel
+from emslice.ops.lookup import GreyLevel, level_of
 from emslice.recipes.building import (
     make_batches,
     make_crops,
@@ -26,7 +26,6 @@ from emslice.recipes.building import (
     make_lesson,
     make_optimiser,
     resolution_of,
-    weights_of,
 )
 from emslice.recipes.card import write_card
 from emslice.recipes.datasets import Volumes, open_volumes
@@ -35,7 +34,7 @@ from emslice.recipes.records import BEST, LAST
 from emslice.recipes.validation import HeldOut, Product
 from emslice.training import metrics
 from emslice.training.crops import CropDataset
-from emslice.training.loop import Advance, Interrupted, Loop, LoopPlan
+from emslice.training.loop import Advance, Loop, LoopPlan
 from emslice.training.schedule import Schedule
 from emslice.training.sources import TrainingVolume
 from emslice.training.state import State, locked
@@ -43,12 +42,6 @@ from emslice.viewer.training import affinity_panels, draw_training_curves
 
 MEASURED_SECTIONS = 64
 """Of a volume, spread over it, whose grey values are measured."""
-
-
-class StoppedError(EmsliceError):
-    """A training was asked to stop, and did after a step that is saved."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ class Ready:
         torch.set_num_threads(n_threads(config))
         volumes = open_volumes(config.data)
         resolution = resolution_of(volumes.train, config)
-        lesson = make_lesson(recipe, config)
+        lesson, files = make_lesson(recipe, config)
         _check_labels(recipe, config, volumes)
         crops = make_crops(config, lesson.needs, volumes.train)
         record = {
@@ -90,7 +83,7 @@ class Ready:
             "emslice": emslice.__version__,
             "torch": str(torch.__version__),
             "first_crops": {kind: _digest(dataset) for kind, dataset in crops.items()},
-            "weights": weights_of(config),
+            "weights": files,
             "config": config.model_dump(mode="json"),
         }
         network = getattr(lesson, lesson.product)
@@ -118,15 +111,9 @@ class Ready:
                 self.held_out,
             )  # fmt: skip
             advance = watch(loop.state.step, self.config.steps)
-            try:
-                state = loop.run(
-                    lambda step: make_batches(self.config, self.crops, self.fabric, step), advance
-                )
-            except Interrupted:
-                raise StoppedError(
-                    f"{folder}: stopped after step {loop.state.step} of {self.config.steps}, which "
-                    f"is saved. Go on: emslice train resume {folder}"
-                ) from None
+            state = loop.run(
+                lambda step: make_batches(self.config, self.crops, self.fabric, step), advance
+            )
             return self._finish(folder, state)
 
     @contextmanager
@@ -198,7 +185,5 @@ def grey_level(volumes: list[TrainingVolume]) -> GreyLevel:
             raw = volume.read(Roi((z + int(k), y, x), (1, height, width))).raw
             counts += np.bincount(raw.ravel(), minlength=256)
     counts[0] = 0
-    values, n = np.arange(256), max(1, counts.sum())
-    mean = float((counts * values).sum() / n)
-    variance = float((counts * (values - mean) ** 2).sum() / n)
-    return GreyLevel(mean, max(variance**0.5, 1.0))
+    level = level_of(counts) or GreyLevel(0.0, 0.0)
+    return GreyLevel(level.mean, max(level.std, 1.0))

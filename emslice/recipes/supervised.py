@@ -19,8 +19,6 @@ from emslice.training.losses import pair_cosines, pair_loss
 class Supervised(Lesson):
     """A student and its labels."""
 
-    recipe = "supervised"
-
     def __init__(self, config: TrainConfig, student: Student) -> None:
         super().__init__(config)
         self.student, self.needs = student, (config.crops,)

@@ -20,7 +20,6 @@ from emslice.training.targets import volume_targets
 class Teacher3d(Lesson):
     """A 3D network and its labels."""
 
-    recipe = "teacher3d"
     product = "teacher"
     needs = ("volume",)
 

@@ -32,6 +32,7 @@ Batch = dict[str, dict[str, Tensor]]
 """For each kind of crop: raw, labels, valid, labelled."""
 
 Advance = Callable[[float, float], None]
+"""Told the loss of a step and the best score so far."""
 
 CHOSEN = "chosen"
 """The value of a validation that is to be small."""
@@ -64,8 +65,10 @@ class DivergedError(EmsliceError):
     exit_code = 1
 
 
-class Interrupted(Exception):
-    """Someone asked to stop; the state is saved."""
+class StoppedError(EmsliceError):
+    """A training was asked to stop, and did after a step that is saved."""
+
+    exit_code = 1
 
 
 @dataclass
@@ -90,7 +93,6 @@ class Loop:
         if self._path.exists():  # after setup, so that Adam's moments go where the weights are
             self.state = states.load_state(self._path, self.lesson, self.optimiser)
         self._seconds = {"wait": 0.0, "step": 0.0}
-        self._loss = math.nan
 
     def run(self, batches: Callable[[int], Iterable[Batch]], advance: Advance) -> State:
         """Do the steps that are left.
@@ -104,18 +106,24 @@ class Loop:
 
         Raises
         ------
-        Interrupted
+        StoppedError
             SIGINT or SIGTERM came; the state was saved.
+        DivergedError
+            The loss is not finite; the state is that of some steps before.
         """
         curves = Metrics(self.folder, self.state.step) if self.fabric.is_global_zero else None
         try:
             with asked_to_stop() as asked:
                 for batch in self._timed(iter(batches(self.state.step))):
-                    self._step(batch, curves)
-                    advance(self._loss, self.state.best)
+                    loss = self._step(batch, curves)
+                    advance(loss, self.state.best)
                     if self._agreed(asked()):
                         self._save(curves)
-                        raise Interrupted
+                        raise StoppedError(
+                            f"{self.folder}: stopped after step {self.state.step} of "
+                            f"{self.plan.steps}, which is saved. Go on: emslice train resume "
+                            f"{self.folder}"
+                        )
         finally:
             if curves is not None:
                 curves.close()
@@ -134,13 +142,15 @@ class Loop:
             self._seconds["wait"] += ready - begin
             yield self.fabric.to_device(batch)
 
-    def _step(self, batch: Batch, curves: Metrics | None) -> None:
+    def _step(self, batch: Batch, curves: Metrics | None) -> float:
+        """Do a step and what is due after it; the loss before it."""
         state, plan = self.state, self.plan
         rate = self.schedule.at(state.step)
         for group, ratio in zip(self._optimiser.param_groups, self.ratios, strict=True):
             group["lr"] = rate * ratio
         self.lesson.train()
-        self._add_up(self._descend(batch))
+        losses = self._descend(batch)
+        self._add_up(losses)
         state.step += 1
         if state.step % plan.log_every == 0 or state.step == plan.steps:
             self._log(curves, rate)
@@ -150,6 +160,7 @@ class Loop:
             self._validate(curves)
         elif state.step % plan.save_every == 0 or last:
             self._save(curves)
+        return losses["total"]
 
     def _descend(self, batch: Batch) -> dict[str, float]:
         """One step down the gradient; the parts of the loss before it."""
@@ -172,7 +183,6 @@ class Loop:
                 f"{self.folder}: the loss of step {self.state.step} is not finite: {dict(losses)}. "
                 f"Train anew with a lower optimiser.rate, or with optimiser.clip=1."
             )
-        self._loss = losses["total"]
         for name, value in {**losses, "steps": 1.0}.items():
             self.state.sums[name] = self.state.sums.get(name, 0.0) + value
 

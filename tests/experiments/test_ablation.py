@@ -10,7 +10,7 @@ from service.runs import Silent
 from emslice.config.ablation import load_ablation
 from emslice.errors import ConfigError
 from emslice.experiments.ablation import plan_jobs, run_ablation
-from emslice.recipes.ready import StoppedError
+from emslice.training.loop import StoppedError
 
 
 def write(folder, **changes):

@@ -23,7 +23,7 @@ from emslice.training.losses import pair_cosines, pair_loss
 def prepared(volumes, recipe, **changes):
     """A lesson and its first batch."""
     config = configured(volumes, **changes)
-    lesson = make_lesson(recipe, config)
+    lesson, _ = make_lesson(recipe, config)
     crops = make_crops(config, lesson.needs, open_volumes(config.data).train)
     return lesson, next(make_batches(config, crops, make_fabric(config), 0))
 

@@ -15,9 +15,8 @@ from recipes.small import SILENT, configured, same, train, tree, weights
 from emslice.errors import ConfigError
 from emslice.models.checkpoint import load_checkpoint
 from emslice.recipes.listing import list_runs
-from emslice.recipes.ready import StoppedError
 from emslice.recipes.running import resume, start
-from emslice.training.loop import DivergedError
+from emslice.training.loop import DivergedError, StoppedError
 from emslice.training.metrics import read_metrics
 
 
