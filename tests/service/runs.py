@@ -33,7 +33,9 @@ def store_affinities(folder, seed=0, shape=SHAPE):
 def write(path, array, **facts):
     """URL of a new volume that holds an array."""
     channels = len(array) if array.ndim == 4 else None
-    volume = create_volume(path, shape=array.shape[-3:], dtype=array.dtype, channels=channels, **facts)
+    volume = create_volume(
+        path, shape=array.shape[-3:], dtype=array.dtype, channels=channels, **facts
+    )
     volume.write(volume.roi, array)
     return volume.url
 
