@@ -5,8 +5,10 @@
 Reads ``EMSLICE_DATA`` (default ../shared/data): ac4_crop, mirrored to the size that is asked for
 and stored as zarr, and the student cad_AC34. *Busy* is the share of the clock that the same pairs
 of sections take when they lie on the device already and nothing is copied; the rates of the
-ceilings are measured in the same process. ``--device cpu`` runs the same operators in float32 and
-bfloat16, to try the script.
+ceilings are measured in the same process. ``pair_ms`` has that time for PyTorch's own operators,
+for our kernels, for these recorded as one graph (what is used), and for a graph with whatever
+kernels of cuDNN are fastest, deterministic or not. ``--device cpu`` runs PyTorch's operators in
+float32 and bfloat16, to try the script.
 """
 
 from __future__ import annotations
@@ -24,9 +26,12 @@ import numpy as np
 import torch
 
 from benchmarks.predict import measure_bounds
+from benchmarks.traffic import count_traffic
 from emslice.geometry.lattice import Z_RUN, Tile, TileLattice
 from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.gpu import GpuStudent, same_kernels
+from emslice.models.gpu.operators import PlainOperators
+from emslice.models.gpu.student import operators_for
 from emslice.models.pairs import PairPredictor
 from emslice.models.profile import ComputeProfile
 from emslice.models.student import Window
@@ -51,7 +56,8 @@ TILES = (512, 1024, 2048)
 def main(as_json: bool, device: str, side: int, sections: int, tasks: int) -> None:
     """Measure prediction on one GPU."""
     checkpoint = load_checkpoint(DATA / "checkpoints" / "cad_AC34.ckpt")
-    ceilings = measure_bounds(device)
+    with same_kernels():  # no TF32 in the rate of float32
+        ceilings = measure_bounds(device)
     ceilings["bus_gb_per_s"] = _bus(device)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -104,15 +110,17 @@ def _measure(
     predict(raw, predictor, raw.roi, workers=tasks)
     _wait(device)
     seconds = time.perf_counter() - start
-    seen, alone = 0, 0.0
+    seen = 0
     for place in lattice.tiles():
         pixels = (place.y.read[1] - place.y.read[0]) * (place.x.read[1] - place.x.read[0])
         seen += pixels * shape[0]
     some = next(lattice.tiles())
-    alone, pixels = _alone(student, some, lattice, device)
-    rate = pixels / alone
+    pairs = _pairs(checkpoint, student, some, lattice)
+    pixels = (some.y.read[1] - some.y.read[0]) * (some.x.read[1] - some.x.read[0])
+    rate = pixels / pairs["recorded"] * 1000
     voxels = int(np.prod(shape))
     peak = ceilings[f"convolution_{precision}_gflop_per_s"]
+    moved = count_traffic(checkpoint.network, getattr(torch, precision), 256, device == "cuda")
     return {
         "tile": tile,
         "precision": precision,
@@ -120,28 +128,52 @@ def _measure(
         "busy": seen / rate / seconds,
         "seen_per_voxel": seen / voxels,
         "of_convolution_rate": seen * FLOP_PER_PIXEL / seconds / 1e9 / peak,
+        "of_memory": seen * moved["bytes_per_pixel"] / seconds / 1e9 / ceilings["memory_gb_per_s"],
         "of_bus": (seen + 3 * voxels) / seconds / 1e9 / ceilings["bus_gb_per_s"],
         "device_bytes_per_pixel": _memory(device) / pixels,
+        "pair_ms": pairs,
     }
 
 
-@torch.inference_mode()
-def _alone(student: GpuStudent, tile: Tile, lattice: TileLattice, device: str) -> tuple[float, int]:
-    """Seconds of a pair of sections on the device, with the stem of one; and its pixels."""
-    (y0, y1), (x0, x1) = tile.y.read, tile.x.read
-    window = Window((y0, x0), tuple(axis.padded for axis in lattice.axes))
-    raw = torch.randint(0, 256, (y1 - y0, x1 - x0), dtype=torch.uint8, device=device)
-    area, n = (slice(None), slice(None)), 8
+def _pairs(
+    checkpoint: Checkpoint, student: GpuStudent, tile: Tile, lattice: TileLattice
+) -> dict[str, float]:
+    """Milliseconds of a pair of sections on the device, with the stem of one, by how it is run."""
+    cudnn, device = torch.backends.cudnn, student.device.type
+
+    def like(operators: Any) -> GpuStudent:
+        return GpuStudent(checkpoint.network, student.dtype, device, operators)
+
+    kernels = operators_for(student.device)
+    kernels.recorded = False
     with same_kernels():
-        before = student.stem(raw)
-        for repeat in (1, n):
-            _wait(device)
+        found = {
+            "plain": _pair_ms(like(PlainOperators()), tile, lattice),
+            "kernels": _pair_ms(like(kernels), tile, lattice),
+            "recorded": _pair_ms(student, tile, lattice),
+        }
+    before, cudnn.benchmark = cudnn.benchmark, True
+    found["any kernels"] = _pair_ms(like(None), tile, lattice)
+    cudnn.benchmark = before
+    return found
+
+
+@torch.inference_mode()
+def _pair_ms(student: GpuStudent, tile: Tile, lattice: TileLattice) -> float:
+    (y0, y1), (x0, x1) = tile.y.read, tile.x.read
+    shape, device = (y1 - y0, x1 - x0), student.device
+    window = Window((y0, x0), tuple(axis.padded for axis in lattice.axes))
+    raw = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    area, n = (slice(0, shape[0]), slice(0, shape[1])), 8
+    with student.lanes.lane(shape, window, area) as lane:
+        lane.begin(raw)
+        for repeat in (2, n):
+            _wait(device.type)
             start = time.perf_counter()
             for _ in range(repeat):
-                here = student.stem(raw)
-                student.compare(*student.decode(before, here, window), area)
-            _wait(device)
-    return (time.perf_counter() - start) / n, raw.numel()
+                lane.advance(raw)
+            _wait(device.type)
+    return (time.perf_counter() - start) / n * 1000
 
 
 def _bus(device: str) -> float:

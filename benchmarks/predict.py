@@ -211,13 +211,14 @@ def measure_bounds(device: str) -> dict[str, float]:
     halves = (torch.bfloat16, torch.float16) if device == "cuda" else (torch.bfloat16,)
     for precision in (torch.float32, *halves):
         name = str(precision).removeprefix("torch.")
-        matrix = torch.ones(2048, 2048, dtype=precision, device=device)
-        found[f"matmul_{name}_gflop_per_s"] = 2 * 2048**3 / _best(lambda m: m @ m, matrix) / 1e9
-        features = torch.ones(1, 32, 512, 512, dtype=precision, device=device)
+        n, side = (8192, 4096) if device == "cuda" else (2048, 512)  # a GPU is not filled by less
+        matrix = torch.ones(n, n, dtype=precision, device=device)
+        found[f"matmul_{name}_gflop_per_s"] = 2 * n**3 / _best(lambda m: m @ m, matrix) / 1e9
+        features = torch.ones(1, 32, side, side, dtype=precision, device=device)
         features = features.contiguous(memory_format=torch.channels_last)
         weight = torch.ones(32, 32, 3, 3, dtype=precision, device=device)
         seconds = _best(lambda f, w=weight: F.conv2d(f, w, padding=1), features)
-        found[f"convolution_{name}_gflop_per_s"] = 2 * 9 * 32 * 32 * 512**2 / seconds / 1e9
+        found[f"convolution_{name}_gflop_per_s"] = 2 * 9 * 32 * 32 * side**2 / seconds / 1e9
     block = torch.ones(2**26, device=device)  # 256 MiB: no cache holds it
     copied = torch.empty_like(block)
     found["memory_gb_per_s"] = 2 * 4 * 2**26 / _best(copied.copy_, block) / 1e9

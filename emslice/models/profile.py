@@ -8,10 +8,13 @@ is integers and the profile does not matter.
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -32,7 +35,7 @@ class ComputeProfile:
     """``cpu`` or ``cuda``."""
 
     hardware: str
-    """Instruction set of the CPU kernels and what multiplies bfloat16, or name of the GPU."""
+    """Instruction set of the CPU kernels and what multiplies bfloat16, or GPU and Triton."""
 
     torch: str
     precision: str
@@ -122,7 +125,7 @@ def bfloat16_unit() -> str | None:
 
 
 def _gpu(precision: str) -> tuple[str, str]:
-    """Name of the GPU, and the precision resolved."""
+    """Name of the GPU and what compiles for it, and the precision resolved."""
     if not torch.cuda.is_available():
         raise ConfigError("predict.device: cuda was asked for, but no CUDA device is present.")
     if precision == "bfloat16" and not torch.cuda.is_bf16_supported():
@@ -131,7 +134,25 @@ def _gpu(precision: str) -> tuple[str, str]:
             f"auto, float32 or float16."
         )
     # float16 keeps 99.8 % of codes within 1, bfloat16 86 % (docs/results/predict.md).
-    return torch.cuda.get_device_name(), "float16" if precision == "auto" else precision
+    hardware = f"{torch.cuda.get_device_name()}, Triton {_compiler()}"
+    return hardware, "float16" if precision == "auto" else precision
+
+
+def _compiler() -> str:
+    """Version of Triton, which compiles kernels for a GPU when a worker starts."""
+    try:
+        found = version("triton")
+    except PackageNotFoundError:
+        raise ConfigError(
+            "predict.device: cuda needs Triton, which PyTorch's builds for CUDA on Linux bring, "
+            "and it is not installed here. Run: pip install triton"
+        ) from None
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        raise ConfigError(
+            "predict.device: cuda needs a C compiler for Triton, and neither gcc nor clang is in "
+            "PATH nor CC set. Run: apt-get install gcc libc6-dev"
+        )
+    return found
 
 
 @contextmanager

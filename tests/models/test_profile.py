@@ -1,4 +1,5 @@
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
@@ -70,3 +71,39 @@ def test_a_worker_that_would_emulate_bfloat16_is_refused(monkeypatch):
     monkeypatch.setattr(profile, "bfloat16_unit", lambda: None)
     with pytest.raises(UnfitWorkerError, match=r"cannot predict.*avx512_bf16.*Use workers like"):
         check_worker(planned)
+
+
+@pytest.fixture
+def seen_gpu(monkeypatch):
+    """A GPU as far as a profile looks."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA T1")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(profile, "version", lambda name: "3.9.0")
+    monkeypatch.setenv("CC", "gcc")
+
+
+@pytest.mark.usefixtures("seen_gpu")
+def test_the_profile_of_a_gpu_names_it_and_its_compiler():
+    found = resolve_profile("cuda")
+    assert (found.hardware, found.precision) == ("NVIDIA T1, Triton 3.9.0", "float16")
+    with pytest.raises(ConfigError, match="T1 does not multiply bfloat16"):
+        resolve_profile("cuda", precision="bfloat16")
+
+
+@pytest.mark.usefixtures("seen_gpu")
+def test_a_gpu_without_triton_is_refused(monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(profile, "version", missing)
+    with pytest.raises(ConfigError, match="pip install triton"):
+        resolve_profile("cuda")
+
+
+@pytest.mark.usefixtures("seen_gpu")
+def test_a_gpu_without_a_c_compiler_is_refused(monkeypatch, tmp_path):
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"needs a C compiler.*apt-get install gcc"):
+        resolve_profile("cuda")

@@ -1,10 +1,13 @@
 """The student on a GPU; its operators are tried on the processor, the copies where a GPU is."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 
 import numpy as np
 import pytest
 import torch
+from models.gpu.devices import DEVICES, kernels
 from models.teachers import SMALL
 from models.test_folded import sections
 from models.test_student import random_student
@@ -14,13 +17,12 @@ from emslice.errors import PrecisionError
 from emslice.models.checkpoint import load_checkpoint
 from emslice.models.folded import FoldedStudent
 from emslice.models.gpu import GpuStudent
+from emslice.models.gpu.operators import PlainOperators
 from emslice.models.student import Window
 from emslice.models.windows import EagerRunner, FoldedRunner
 
 AREA = (slice(5, 43), slice(0, 61))
 NOT_BLANK = np.zeros(6, np.bool_)
-
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def apart(found, expected):
@@ -65,6 +67,88 @@ def test_codes_do_not_depend_on_how_sections_are_grouped(device):
     whole = student.run(raw, NOT_BLANK, window, AREA)
     parts = [student.run(raw[z : z + 2], NOT_BLANK[:2], window, AREA) for z in range(5)]
     np.testing.assert_array_equal(np.concatenate(parts, 1), whole)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_kernels_give_the_codes_of_plain_operators(device, dtype):
+    network = load_checkpoint(files("emslice") / "demo" / "student.ckpt").network
+    raw, _ = synthetic_em((3, 32, 48), seed=7)
+    window, area = Window((16, 32), (112, 240)), (slice(5, 27), slice(0, 45))
+    fast, plain = (
+        GpuStudent(network, dtype, device, operators).run(raw, NOT_BLANK[:3], window, area)
+        for operators in (kernels().TritonOperators(), PlainOperators())
+    )
+    assert apart(fast, plain).max() <= (1 if dtype == torch.float32 else 4)
+    assert (apart(fast, plain) <= 1).mean() > 0.999
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_lane_forgets_the_tile_before(device):
+    """Another place, another area, and what was not finite."""
+    network = load_checkpoint(files("emslice") / "demo" / "student.ckpt").network
+    raw, _ = synthetic_em((3, 48, 64), seed=7)
+    blank, all_of_it = NOT_BLANK[:3], (slice(0, 48), slice(0, 64))
+    tiles = [(Window((0, 0), (112, 240)), AREA), (Window((64, 176), (112, 240)), all_of_it)]
+    expected = [GpuStudent(network, torch.float32, device).run(raw, blank, *t) for t in tiles]
+    assert apart(expected[0], expected[1][:, :, *AREA]).max() > 1
+    student = GpuStudent(network, torch.float32, device)
+    for turn in (0, 1, 0):
+        np.testing.assert_array_equal(student.run(raw, blank, *tiles[turn]), expected[turn])
+
+
+class BadOnce(PlainOperators):
+    """Sees a number that is not finite in the first pair."""
+
+    n = 0
+
+    def finish(self, before, here, heads, area, codes, finite):
+        super().finish(before, here, heads, area, codes, finite)
+        self.n += 1
+        if self.n == 1:
+            finite.zero_()
+
+
+def test_what_was_not_finite_in_one_pair_fails_its_run_and_no_other():
+    student = GpuStudent(random_student(), torch.float32, "cpu", BadOnce())
+    task = sections((4, 48, 64)), NOT_BLANK[:4], Window((0, 0), (48, 64)), AREA
+    with pytest.raises(PrecisionError):
+        student.run(*task)
+    assert student.run(*task).shape == (3, 3, 38, 61)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_tasks_at_the_same_time_have_the_codes_of_tasks_one_by_one(device):
+    """Each in a lane of its own; recordings of one while others run."""
+    network = load_checkpoint(files("emslice") / "demo" / "student.ckpt").network
+    student, blank = GpuStudent(network, torch.float32, device), np.zeros(9, np.bool_)
+    tiles = [
+        (synthetic_em((9, 48, 64), seed=s)[0], Window((16 * s, 0), (240, 64))) for s in range(6)
+    ]
+    alone = GpuStudent(network, torch.float32, device)
+    expected = [alone.run(raw, blank, window, AREA) for raw, window in tiles]
+    meet = threading.Barrier(3)
+
+    def run(tile):
+        meet.wait()
+        return student.run(tile[0], blank, tile[1], AREA)
+
+    with ThreadPoolExecutor(3) as pool:
+        for found, wanted in zip(pool.map(run, tiles), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_recorded_pair_has_the_bytes_of_one_that_is_not(dtype):
+    network = load_checkpoint(files("emslice") / "demo" / "student.ckpt").network
+    raw, _ = synthetic_em((6, 160, 208), seed=7)
+    window, area = Window((0, 0), (160, 208)), (slice(None), slice(None))
+    recorded = GpuStudent(network, dtype)
+    eager = GpuStudent(network, dtype)
+    eager.operators.recorded = False
+    codes = [student.run(raw, NOT_BLANK, window, area) for student in (recorded, eager)]
+    np.testing.assert_array_equal(*codes)
 
 
 @pytest.mark.gpu

@@ -1,0 +1,140 @@
+"""What the student does around its convolutions, in PyTorch's own operators.
+
+The slow twin of `kernels`, and what runs where there is no Triton.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from emslice.models.gpu.range import all_finite
+from emslice.ops.affinity import pair_affinity, quantise
+
+
+class Shares(NamedTuple):
+    """Of its neighbour in each doubled sample, float32: rows of a map, then columns.
+
+    ``back`` is the share of the sample before in even places, ``ahead`` that of the sample behind
+    in odd ones (`student.double_axis`).
+    """
+
+    back_y: Tensor
+    ahead_y: Tensor
+    back_x: Tensor
+    ahead_x: Tensor
+
+
+class Head(NamedTuple):
+    """The end of a decoder: a 3x3 convolution with ReLU, and one of a single pixel."""
+
+    weight: Tensor
+    """Shape (C, C, 3, 3)."""
+
+    bias: Tensor
+    """float32, shape (C,)."""
+
+    out: Tensor
+    """Shape (E, C)."""
+
+    shift: Tensor
+    """float32, shape (E,)."""
+
+
+class Operators(Protocol):
+    """Features have the shape (1, C, Y, X) and lie channels last."""
+
+    recorded: bool
+    """Whether a pair of sections can be recorded as one CUDA graph: nothing asks the device."""
+
+    def convolve(
+        self, features: Tensor, weight: Tensor, bias: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        """3x3 convolution, bias (float32) and ReLU; ``out`` may have another type."""
+
+    def join(self, skip: Tensor, deep: Tensor, shares: Shares) -> Tensor:
+        """Channels of the skip, then those of the deeper features at twice the resolution."""
+
+    def finish(
+        self,
+        before: Tensor,
+        here: Tensor,
+        heads: tuple[Head, Head],
+        area: Tensor,
+        codes: Tensor,
+        finite: Tensor,
+    ) -> None:
+        """Write codes of the later section of a pair inside an area.
+
+        Parameters
+        ----------
+        before, here : Tensor, shape (1, C, Y, X)
+            What the last 3x3 convolution of each head takes.
+        area : int32, shape (4,)
+            First row and column, rows and columns.
+        codes : uint8, shape (3, Y, X)
+            Written at ``[:, :rows, :columns]``.
+        finite : uint8, shape (1,)
+            Set to 0 if an embedding of the area has a number that is not finite, else left.
+        """
+
+
+class PlainOperators:
+    """As they come, one pass over memory for each."""
+
+    recorded = False
+
+    def convolve(
+        self, features: Tensor, weight: Tensor, bias: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        found = F.relu_(F.conv2d(features, weight, bias.to(weight.dtype), padding=1))
+        return found if out is None else out.copy_(found)
+
+    def join(self, skip: Tensor, deep: Tensor, shares: Shares) -> Tensor:
+        tall = _doubled(deep, 2, shares.back_y, shares.ahead_y)
+        wide = _doubled(tall, 3, shares.back_x, shares.ahead_x)
+        return torch.cat([skip, wide.contiguous(memory_format=torch.channels_last)], 1)
+
+    def finish(
+        self,
+        before: Tensor,
+        here: Tensor,
+        heads: tuple[Head, Head],
+        area: Tensor,
+        codes: Tensor,
+        finite: Tensor,
+    ) -> None:
+        y, x, rows, columns = area.tolist()
+        first, second = (
+            self._embed(features, head)[0, :, y : y + rows, x : x + columns].float()
+            for features, head in zip((before, here), heads, strict=True)
+        )
+        finite &= all_finite(first) & all_finite(second)
+        codes[:, :rows, :columns] = quantise(pair_affinity(first, second))
+
+    def _embed(self, features: Tensor, head: Head) -> Tensor:
+        features = self.convolve(features, head.weight, head.bias)
+        return F.conv2d(features, head.out[:, :, None, None], head.shift.to(features.dtype))
+
+
+def _doubled(features: Tensor, axis: int, back: Tensor, ahead: Tensor) -> Tensor:
+    """As `student.double_axis`, with shares that are computed once."""
+    n = features.shape[axis]
+    shape = [1, 1, 1, 1]
+    shape[axis] = n
+    back, ahead = (share.to(features.dtype).view(shape) for share in (back, ahead))
+    first, last = features.narrow(axis, 0, 1), features.narrow(axis, n - 1, 1)
+    before = torch.cat([first, features.narrow(axis, 0, n - 1)], axis)
+    behind = torch.cat([features.narrow(axis, 1, n - 1), last], axis)
+    even, odd = torch.lerp(features, before, back), torch.lerp(features, behind, ahead)
+    return torch.stack([even, odd], axis + 1).flatten(axis, axis + 1)
+
+
+def shares_along(n: int, origin: int, length: int) -> tuple[Tensor, Tensor]:
+    """Back and ahead along one axis of a map: its samples, the first one's place, the section's."""
+    m = torch.arange(origin, origin + n, dtype=torch.float64)
+    back, ahead = m / (2 * length - 1), (length - 1 - m) / (2 * length - 1)
+    return back.float(), ahead.float()
