@@ -82,6 +82,9 @@ STUDENT_BYTES = 1600
 AUGMENT_BYTES = 16
 """More of it where poses are added up, a voxel of a tile's read box: sums, codes, turned raw."""
 
+AUGMENT_BYTES_3D = 64
+"""The same for a window, a voxel: five copies of three affinities, and turned raw."""
+
 WEIGHT_BYTES = 12
 """Of a 3D network, a parameter: as loaded, as folded, and one more copy on the way."""
 
@@ -105,7 +108,7 @@ def facts_of(
     crop, stride : (int, int, int), optional
         What a 3D network sees at once, and how far apart; by default as published.
     augment : str
-        One of `augment.POSES`, for students.
+        One of `augment.POSES`.
 
     Raises
     ------
@@ -121,16 +124,10 @@ def facts_of(
         return _facts_of_tiles(
             TileLattice(shape[1:], tile, None if augment == "none" else shape[0] - 1)
         )
-    if augment != "none":
-        raise ConfigError(
-            f"predict.augment: {augment} is for students of two sections; this checkpoint holds a "
-            f"3D network. Drop it."
-        )
     crop = crop or network.crop
     network.check_crop(crop)
-    return _facts_of_windows(
-        network, WindowLattice(shape, crop, stride or network.stride, network.margin)
-    )
+    lattice = WindowLattice(shape, crop, stride or network.stride, network.margin)
+    return _facts_of_windows(network, lattice, augment != "none")
 
 
 def _facts_of_tiles(lattice: TileLattice) -> PredictorFacts:
@@ -145,7 +142,9 @@ def _facts_of_tiles(lattice: TileLattice) -> PredictorFacts:
     )
 
 
-def _facts_of_windows(network: VolumeNetwork, lattice: WindowLattice) -> PredictorFacts:
+def _facts_of_windows(
+    network: VolumeNetwork, lattice: WindowLattice, augmented: bool
+) -> PredictorFacts:
     z, y, x = (
         max(s * ((o - 1) // s), o - s) + m
         for s, o, m in zip(lattice.stride, lattice.output, lattice.margin, strict=True)
@@ -159,6 +158,7 @@ def _facts_of_windows(network: VolumeNetwork, lattice: WindowLattice) -> Predict
         bytes_per_voxel=network.bytes_per_voxel,
         peak_bytes=WEIGHT_BYTES * count_parameters(network)
         + network.bytes_per_voxel * math.prod(lattice.crop)
+        + (AUGMENT_BYTES_3D * math.prod(lattice.crop) if augmented else 0)
         + BLEND_BYTES * lattice.output[0] * cell[1] * cell[2]
         + READ_BYTES * seen
         + 6 * math.prod(cell),
@@ -177,4 +177,4 @@ def make_predictor(
             lambda turned: PairPredictor(network, turned, profile), lattice, profile, POSES[augment]
         )
     assert isinstance(lattice, WindowLattice)
-    return WindowPredictor(network, lattice, profile)
+    return WindowPredictor(network, lattice, profile, POSES[augment])

@@ -16,6 +16,8 @@ from emslice.geometry.boxes import Roi
 from emslice.geometry.lattice import Index
 from emslice.geometry.neighborhood import NEAREST
 from emslice.geometry.windows import WindowLattice
+from emslice.models.augment import POSES, Pose
+from emslice.models.augment_windows import AugmentedRunner
 from emslice.models.folded import as_array
 from emslice.models.folded_3d import fold_volume, outputs_of
 from emslice.models.gpu import all_finite, out_of_range, same_kernels
@@ -94,10 +96,16 @@ class WindowPredictor:
     lattice : WindowLattice
         Of the domain.
     profile : ComputeProfile
+    poses : tuple of Pose
+        Over which each window's affinities are averaged.
     """
 
     def __init__(
-        self, network: VolumeNetwork, lattice: WindowLattice, profile: ComputeProfile
+        self,
+        network: VolumeNetwork,
+        lattice: WindowLattice,
+        profile: ComputeProfile,
+        poses: tuple[Pose, ...] = POSES["none"],
     ) -> None:
         self.lattice, self.profile = lattice, profile
         self._runner: VolumeRunner
@@ -105,6 +113,8 @@ class WindowPredictor:
             self._runner = FoldedRunner(network, getattr(torch, profile.precision))
         else:
             self._runner = EagerRunner(network, getattr(torch, profile.precision), profile.device)
+        if poses != POSES["none"]:
+            self._runner = AugmentedRunner(self._runner, poses)
         self._weights = (
             gaussian_weights(lattice.output)
             if network.blended

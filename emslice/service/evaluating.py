@@ -189,7 +189,7 @@ def _plan_pair(
 def _for_network(config: SegmentConfig, loaded: Loaded) -> SegmentConfig:
     """Parameters with the checkpoint, without those that are for networks of the other kind."""
     student = isinstance(loaded.checkpoint.network, Student)
-    foreign = {"crop": None, "stride": None} if student else {"augment": "none"}
+    foreign = {"crop": None, "stride": None} if student else {}
     predict = config.predict.model_copy(update=foreign)
     return config.model_copy(update={"checkpoint": str(loaded.path), "predict": predict})
 

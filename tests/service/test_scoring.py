@@ -110,7 +110,7 @@ def test_a_3d_network_and_a_student_take_what_is_their_own(desk, small_checkpoin
     planned = plan(desk, small_checkpoint, desk / "teacher.ckpt", segment=segment)
     student, teacher = planned.pairs
     assert (student.config.predict.crop, student.config.predict.augment) == (None, "flips")
-    assert (teacher.config.predict.crop, teacher.config.predict.augment) == ((5, 32, 48), "none")
+    assert (teacher.config.predict.crop, teacher.config.predict.augment) == ((5, 32, 48), "flips")
     assert teacher.mac_per_voxel > student.mac_per_voxel > 0
     (row,) = done(desk, desk / "teacher.ckpt", segment=segment).rows
     assert row["parameters"] == teacher.parameters

@@ -72,6 +72,17 @@ GREY = {
 }
 
 
+def test_poses_in_a_run_are_those_of_the_python_api(plan_of, raw, teacher):
+    sizes = {"crop": SIZES["predict.crop"], "stride": SIZES["predict.stride"]}
+    whole = emslice.predict_affinities(raw, teacher, **sizes, augment="flips")
+    options = {"predict.augment": "flips", "roi": "5:9,21:40,5:42", "block": [3, 20, 30]}
+    plan = plan_of("posed", affinities="keep", **options)
+    assert plan.fingerprints["predict"] != plan_of("upright").fingerprints["predict"]
+    segment(plan, Silent())
+    kept = open_volume(plan.folder / "affinities.zarr")
+    np.testing.assert_array_equal(kept.read(kept.roi), whole[:, 5:9, 21:40, 5:42])
+
+
 @pytest.mark.parametrize("grey", GREY)
 def test_kept_affinities_of_a_box_are_those_of_the_whole(plan_of, raw, teacher, grey):
     """Also where raw is measured first: a window sees further than a pair of sections."""
