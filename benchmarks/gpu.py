@@ -7,12 +7,14 @@ and stored as zarr, and the student cad_AC34. *Busy* is the share of the clock t
 of sections take when they lie on the device already and nothing is copied; the rates of the
 ceilings are measured in the same process. ``pair_ms`` has that time for PyTorch's own operators,
 for our kernels, for these recorded as one graph (what is used), and for a graph with whatever
-kernels of cuDNN are fastest, deterministic or not. ``--device cpu`` runs PyTorch's operators in
+kernels of cuDNN are fastest, deterministic or not. One student serves all tasks here; a worker has
+one for each. ``--device cpu`` runs PyTorch's operators in
 float32 and bfloat16, to try the script.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import tempfile
@@ -30,8 +32,8 @@ from benchmarks.traffic import count_traffic
 from emslice.geometry.lattice import Z_RUN, Tile, TileLattice
 from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.gpu import GpuStudent, same_kernels
+from emslice.models.gpu.network import operators_for
 from emslice.models.gpu.operators import PlainOperators
-from emslice.models.gpu.student import operators_for
 from emslice.models.pairs import PairPredictor
 from emslice.models.profile import ComputeProfile
 from emslice.models.student import Window
@@ -101,16 +103,18 @@ def _measure(
     """One row: a whole volume from disk, and the network alone on one tile of it."""
     shape = tuple(int(n) for n in raw.roi.shape)
     lattice = TileLattice(shape[1:], tile)
+    _forget(device)
     student = GpuStudent(checkpoint.network, getattr(torch, precision), device)
     profile = ComputeProfile(device, "", "", precision, tile, 1, 1)
     predictor = PairPredictor(checkpoint.network, lattice, profile, student)
-    predict(raw, predictor, raw.roi, workers=tasks)  # warms up
+    for _ in range(2):  # warms up: a lane for each task and shape of tile
+        predict(raw, predictor, raw.roi, workers=tasks)
     _wait(device)
     start = time.perf_counter()
     predict(raw, predictor, raw.roi, workers=tasks)
     _wait(device)
     seconds = time.perf_counter() - start
-    seen = 0
+    peak_bytes, seen = _memory(device), 0
     for place in lattice.tiles():
         pixels = (place.y.read[1] - place.y.read[0]) * (place.x.read[1] - place.x.read[0])
         seen += pixels * shape[0]
@@ -130,7 +134,7 @@ def _measure(
         "of_convolution_rate": seen * FLOP_PER_PIXEL / seconds / 1e9 / peak,
         "of_memory": seen * moved["bytes_per_pixel"] / seconds / 1e9 / ceilings["memory_gb_per_s"],
         "of_bus": (seen + 3 * voxels) / seconds / 1e9 / ceilings["bus_gb_per_s"],
-        "device_bytes_per_pixel": _memory(device) / pixels,
+        "device_bytes_per_pixel": peak_bytes / pixels,
         "pair_ms": pairs,
     }
 
@@ -139,12 +143,12 @@ def _pairs(
     checkpoint: Checkpoint, student: GpuStudent, tile: Tile, lattice: TileLattice
 ) -> dict[str, float]:
     """Milliseconds of a pair of sections on the device, with the stem of one, by how it is run."""
-    cudnn, device = torch.backends.cudnn, student.device.type
+    cudnn, device = torch.backends.cudnn, student.network.device.type
 
     def like(operators: Any) -> GpuStudent:
-        return GpuStudent(checkpoint.network, student.dtype, device, operators)
+        return GpuStudent(checkpoint.network, student.network.dtype, device, operators)
 
-    kernels = operators_for(student.device)
+    kernels = operators_for(student.network.device)
     kernels.recorded = False
     with same_kernels():
         found = {
@@ -152,16 +156,17 @@ def _pairs(
             "kernels": _pair_ms(like(kernels), tile, lattice),
             "recorded": _pair_ms(student, tile, lattice),
         }
-    before, cudnn.benchmark = cudnn.benchmark, True
+    before = cudnn.benchmark, cudnn.allow_tf32
+    cudnn.benchmark, cudnn.allow_tf32 = True, False
     found["any kernels"] = _pair_ms(like(None), tile, lattice)
-    cudnn.benchmark = before
+    cudnn.benchmark, cudnn.allow_tf32 = before
     return found
 
 
 @torch.inference_mode()
 def _pair_ms(student: GpuStudent, tile: Tile, lattice: TileLattice) -> float:
     (y0, y1), (x0, x1) = tile.y.read, tile.x.read
-    shape, device = (y1 - y0, x1 - x0), student.device
+    shape, device = (y1 - y0, x1 - x0), student.network.device
     window = Window((y0, x0), tuple(axis.padded for axis in lattice.axes))
     raw = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     area, n = (slice(0, shape[0]), slice(0, shape[1])), 8
@@ -192,8 +197,16 @@ def _bus(device: str) -> float:
     return 2**28 / best / 1e9
 
 
+def _forget(device: str) -> None:
+    """Give back what earlier rows took, so that this one's memory is its own."""
+    if device == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
 def _memory(device: str) -> float:
-    return float(torch.cuda.max_memory_allocated()) if device == "cuda" else float("nan")
+    return float(torch.cuda.max_memory_reserved()) if device == "cuda" else float("nan")
 
 
 def _wait(device: str) -> None:

@@ -26,7 +26,7 @@ KILL_S = 8.0
 
 
 class LocalWorkers:
-    """A scheduler in this process, and worker processes of one thread each.
+    """A scheduler in this process, and worker processes: of one thread, those of GPUs of three.
 
     A worker that dies, has too much memory or is silent is started anew. Dask retries nothing.
 
@@ -91,14 +91,14 @@ class LocalWorkers:
 
     def _add_gpus(self, n: int) -> None:
         """Workers beside the others, one a device, which CUDA numbers anew in each."""
-        spec = self.cluster.new_spec
+        spec, devices = self.cluster.new_spec, visible_devices(n)
         for i in range(n):
             options = {
                 **spec["options"],
                 "name": f"gpu-{i}",
                 "nthreads": TASKS_PER_GPU,
                 "resources": {"GPU": TASKS_PER_GPU},
-                "env": {"CUDA_VISIBLE_DEVICES": str(i)},
+                "env": {"CUDA_VISIBLE_DEVICES": devices[i]},
             }
             self.cluster.worker_spec[f"gpu-{i}"] = {**spec, "options": options}
         self.cluster.sync(self.cluster._correct_state)
@@ -157,3 +157,10 @@ class LocalWorkers:
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def visible_devices(n: int) -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` is in each of n workers: its part of what it is here."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    return (names or [str(i) for i in range(n)])[:n]

@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +37,8 @@ class ComputeProfile:
     """``cpu`` or ``cuda``."""
 
     hardware: str
-    """Instruction set of the CPU kernels and what multiplies bfloat16, or GPU and Triton."""
+    """Instruction set of the CPU kernels and what multiplies bfloat16; of a GPU its name, and the
+    versions of what makes its kernels."""
 
     torch: str
     precision: str
@@ -128,13 +131,14 @@ def _gpu(precision: str) -> tuple[str, str]:
     """Name of the GPU and what compiles for it, and the precision resolved."""
     if not torch.cuda.is_available():
         raise ConfigError("predict.device: cuda was asked for, but no CUDA device is present.")
-    if precision == "bfloat16" and not torch.cuda.is_bf16_supported():
+    if precision == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError(
             f"predict.precision: {torch.cuda.get_device_name()} does not multiply bfloat16. Take "
             f"auto, float32 or float16."
         )
     # float16 keeps 99.8 % of codes within 1, bfloat16 86 % (docs/results/predict.md).
-    hardware = f"{torch.cuda.get_device_name()}, Triton {_compiler()}"
+    name, cudnn = torch.cuda.get_device_name(), torch.backends.cudnn.version()
+    hardware = f"{name}, Triton {_compiler()}, cuDNN {cudnn}"
     return hardware, "float16" if precision == "auto" else precision
 
 
@@ -147,10 +151,14 @@ def _compiler() -> str:
             "predict.device: cuda needs Triton, which PyTorch's builds for CUDA on Linux bring, "
             "and it is not installed here. Run: pip install triton"
         ) from None
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    missing = None if header.is_file() else f"there is no {header}"
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        missing = "neither gcc nor clang is in PATH nor CC set"
+    if missing:
         raise ConfigError(
-            "predict.device: cuda needs a C compiler for Triton, and neither gcc nor clang is in "
-            "PATH nor CC set. Run: apt-get install gcc libc6-dev"
+            f"predict.device: cuda needs a C compiler and Python's headers for Triton, and "
+            f"{missing}. Run: apt-get install gcc libc6-dev python3-dev"
         )
     return found
 

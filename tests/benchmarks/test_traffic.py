@@ -12,5 +12,5 @@ count_traffic = pytest.importorskip("benchmarks.traffic").count_traffic
 def test_kernels_of_our_own_are_fewer_and_move_less(dtype, least):
     network = Student().eval()
     plain, ours = (count_traffic(network, dtype, 128, kernels) for kernels in (False, True))
-    assert (plain["kernels"], ours["kernels"]) == (224, 58)
+    assert (plain["kernels"], ours["kernels"]) == (226, 60)
     assert plain["bytes_per_pixel"] > least * ours["bytes_per_pixel"]

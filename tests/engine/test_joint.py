@@ -9,7 +9,7 @@ from engine.toy import Crowd, Squares
 
 from emslice.engine.coordinator import Policy, run_stage
 from emslice.engine.dask_executor import DaskExecutor
-from emslice.engine.dask_local import TASKS_PER_GPU
+from emslice.engine.dask_local import TASKS_PER_GPU, visible_devices
 from emslice.engine.joint import Joint, JointRecords
 from emslice.engine.records import MemoryRecords
 from emslice.engine.serial import SerialExecutor
@@ -103,6 +103,22 @@ def test_a_worker_of_a_gpu_does_several_tasks_at_a_time(tmp_path):
         run_stage(stage, executor, records := MemoryRecords())
     assert len({a.worker for a in records.attempts}) == 1
     assert max(stage.seen()) == TASKS_PER_GPU
+
+
+@pytest.mark.parametrize(
+    ("here", "workers"),
+    [
+        (None, ["0", "1"]),
+        ("", ["0", "1"]),
+        ("2, 5", ["2", "5"]),
+        ("GPU-9,MIG-3,7", ["GPU-9", "MIG-3"]),
+    ],
+)
+def test_workers_of_gpus_share_what_this_process_may_see(monkeypatch, here, workers):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if here is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", here)
+    assert visible_devices(2) == workers
 
 
 def test_a_worker_of_a_gpu_that_is_killed_comes_back_as_one(tmp_path):

@@ -1,3 +1,4 @@
+import sysconfig
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 
@@ -74,19 +75,24 @@ def test_a_worker_that_would_emulate_bfloat16_is_refused(monkeypatch):
 
 
 @pytest.fixture
-def seen_gpu(monkeypatch):
+def seen_gpu(monkeypatch, tmp_path):
     """A GPU as far as a profile looks."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA T1")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     monkeypatch.setattr(profile, "version", lambda name: "3.9.0")
     monkeypatch.setenv("CC", "gcc")
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
 
 
 @pytest.mark.usefixtures("seen_gpu")
 def test_the_profile_of_a_gpu_names_it_and_its_compiler():
-    found = resolve_profile("cuda")
-    assert (found.hardware, found.precision) == ("NVIDIA T1, Triton 3.9.0", "float16")
+    found, cudnn = resolve_profile("cuda"), torch.backends.cudnn.version()
+    assert (found.hardware, found.precision) == (
+        f"NVIDIA T1, Triton 3.9.0, cuDNN {cudnn}",
+        "float16",
+    )
     with pytest.raises(ConfigError, match="T1 does not multiply bfloat16"):
         resolve_profile("cuda", precision="bfloat16")
 
@@ -105,5 +111,12 @@ def test_a_gpu_without_triton_is_refused(monkeypatch):
 def test_a_gpu_without_a_c_compiler_is_refused(monkeypatch, tmp_path):
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"needs a C compiler.*apt-get install gcc"):
+    with pytest.raises(ConfigError, match=r"C compiler.*neither gcc nor clang.*apt-get install"):
+        resolve_profile("cuda")
+
+
+@pytest.mark.usefixtures("seen_gpu")
+def test_a_gpu_without_the_headers_of_python_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "Python.h").unlink()
+    with pytest.raises(ConfigError, match=r"there is no .*Python\.h.*python3-dev"):
         resolve_profile("cuda")

@@ -1,12 +1,15 @@
-"""The same kernels for the same shape, for as long as any thread asks for it."""
+"""The same kernels for the same shape, whatever other tasks of the process do meanwhile."""
 
 from __future__ import annotations
 
+import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from emslice.errors import UnfitWorkerError
 
 _lock = threading.Lock()
 _n_asking = 0
@@ -19,12 +22,31 @@ def same_kernels() -> Iterator[None]:
 
     These are settings of the whole process, and several tasks predict at a time in one: the first
     that comes sets them, the last that leaves restores what was.
+
+    Raises
+    ------
+    UnfitWorkerError
+        The memory of a GPU ran short. Where its first choice finds no room cuDNN takes another,
+        whose last bits differ, and keeps to it: this process must not go on.
     """
+    n_short = _n_short()
     _enter()
     try:
         yield
     finally:
         _leave()
+        if _n_short() > n_short:
+            raise UnfitWorkerError(
+                f"worker on {platform.node()} ran short of GPU memory, and some codes might "
+                f"differ. Use the GPU for nothing else, or a smaller predict.tile, and resume."
+            )
+
+
+def _n_short() -> int:
+    """How often memory could not be had on the current GPU."""
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return 0
+    return int(torch.cuda.memory_stats().get("num_ooms", 0))
 
 
 def _enter() -> None:

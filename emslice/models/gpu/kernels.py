@@ -1,10 +1,10 @@
 """What the student does around its convolutions, each in one pass over memory (Triton).
 
-Arithmetic is float32 whatever is stored, rounded once, and no product is contracted with a sum: a
-value depends on its own neighbourhood alone, never on the shape of the tile for which a kernel was
-compiled. A graph of a tile shape serves every tile, so what depends on a tile's place (shares,
-area) is read from the device. Masks are of whole pixels: where one might cut through the channels
-of a pixel, Triton would read and write them one by one.
+Arithmetic is float32 whatever is stored, rounded once. Nothing is contracted but the products of
+matrices: a value depends on its own neighbourhood alone, never on the shape of the tile for which
+a kernel was compiled. A graph of a tile shape serves every tile, so what depends on a tile's place
+(shares, area) is read from the device. Masks are of whole pixels: where one might cut through the
+channels of a pixel, Triton would read and write them one by one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from torch import Tensor
 from emslice.models.gpu.operators import Head, Shares
 
 PIXELS = 64
-"""That one program takes, with all their channels."""
+"""That one program takes, with all their channels; of many channels half, lest registers spill."""
+
+MANY = 64
 
 LEAST = 16
 """Channels of a matrix that the units for products take."""
@@ -38,9 +40,10 @@ class TritonOperators:
         found = _convolution(features, weight)
         out = found if out is None else out
         _, channels, height, width = found.shape
-        _activate[(triton.cdiv(height * width, PIXELS),)](
+        block = _block(channels)
+        _activate[(triton.cdiv(height * width, block),)](
             found, bias, out, height * width,
-            CHANNELS=channels, PADDED=triton.next_power_of_2(channels), BLOCK=PIXELS, **EXACT,
+            CHANNELS=channels, PADDED=triton.next_power_of_2(channels), BLOCK=block, **EXACT,
         )  # fmt: skip
         return out
 
@@ -54,10 +57,11 @@ class TritonOperators:
             device=skip.device,
             memory_format=torch.channels_last,
         )
-        _join[(triton.cdiv(height * width, PIXELS),)](
+        block = _block(max(beside, channels))
+        _join[(triton.cdiv(height * width, block),)](
             skip, deep, *shares, joined, height // 2, width // 2,
             SKIP=beside, SKIP_PADDED=triton.next_power_of_2(beside),
-            DEEP=channels, DEEP_PADDED=triton.next_power_of_2(channels), BLOCK=PIXELS, **EXACT,
+            DEEP=channels, DEEP_PADDED=triton.next_power_of_2(channels), BLOCK=block, **EXACT,
         )  # fmt: skip
         return joined
 
@@ -76,12 +80,17 @@ class TritonOperators:
         )
         _, channels, height, width = second.shape
         length = len(heads[0].out)
-        _finish[(triton.cdiv(height * width, PIXELS),)](
+        block = _block(channels)
+        _finish[(triton.cdiv(height * width, block),)](
             first, *heads[0][1:], second, *heads[1][1:], area, codes, finite, height, width,
             CHANNELS=channels, PADDED=max(LEAST, triton.next_power_of_2(channels)),
             LENGTH=length, LENGTH_PADDED=max(LEAST, triton.next_power_of_2(length)),
-            BLOCK=PIXELS, **EXACT,
+            BLOCK=block, **EXACT,
         )  # fmt: skip
+
+
+def _block(channels: int) -> int:
+    return PIXELS if channels <= MANY else PIXELS // 2
 
 
 def _convolution(features: Tensor, weight: Tensor) -> Tensor:
@@ -162,23 +171,17 @@ def _finish(
         tl.load(area), tl.load(area + 1), tl.load(area + 2), tl.load(area + 3),
     )  # fmt: skip
     inside = (y < rows) & (x < columns)
-    # The first line has no earlier neighbour, and repeats the third (`pair_affinity`).
-    near_y = tl.where(y > 0, y, tl.minimum(2, rows - 1))
-    near_x = tl.where(x > 0, x, tl.minimum(2, columns - 1))
     place = (top + y) * width + left + x
     size: tl.constexpr = (CHANNELS, PADDED, LENGTH, LENGTH_PADDED)
     last = _unit(before, before_bias, before_out, before_shift, place, inside, size)
-    along_z = tl.sum(last * _unit(here, bias, out, shift, place, inside, size), 1)
-    place = (top + near_y) * width + left + x
-    known = inside & (near_y > 0)
-    along_y = _with_earlier(here, bias, out, shift, place, width, known, size)
-    place = (top + y) * width + left + near_x
-    known = inside & (near_x > 0)
-    along_x = _with_earlier(here, bias, out, shift, place, 1, known, size)
+    unit = _unit(here, bias, out, shift, place, inside, size)
+    up = _unit(here, bias, out, shift, place - width, inside & (y > 0), size)
+    left_of = _unit(here, bias, out, shift, place - 1, inside & (x > 0), size)
+    along_z = tl.sum(last * unit, 1)
     plane = height.to(tl.int64) * width
     _store(codes, at, along_z, inside)
-    _store(codes + plane, at, tl.where(rows > 1, along_y, 1.0), inside)
-    _store(codes + 2 * plane, at, tl.where(columns > 1, along_x, 1.0), inside)
+    _store(codes + plane, at, tl.sum(unit * up, 1), inside)
+    _store(codes + 2 * plane, at, tl.sum(unit * left_of, 1), inside)
     # A number that is not finite makes a NaN of its embedding's every product.
     bad = inside & (along_z != along_z)
     tl.store(finite, 0, mask=tl.sum(bad.to(tl.int32), 0) > 0)
@@ -200,12 +203,6 @@ def _unit(values, bias, out, shift, place, known, size: tl.constexpr):
     embedding = tl.dot(features.to(weight.dtype), weight, input_precision="ieee")
     embedding += tl.load(shift + e, mask=e < LENGTH, other=0.0)[None]
     return embedding / tl.maximum(tl.sqrt(tl.sum(embedding * embedding, 1)), 1e-12)[:, None]
-
-
-@triton.jit
-def _with_earlier(here, bias, out, shift, place, step, known, size: tl.constexpr):
-    unit = _unit(here, bias, out, shift, place, known, size)
-    return tl.sum(unit * _unit(here, bias, out, shift, place - step, known, size), 1)
 
 
 @triton.jit

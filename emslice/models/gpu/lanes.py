@@ -9,48 +9,23 @@ features of both sections by turns, shares and area of the tile.
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from emslice.models.gpu.operators import Head, Operators, Shares, shares_along
+from emslice.models.gpu.network import GpuNetwork
+from emslice.models.gpu.operators import Shares, shares_along
+from emslice.models.gpu.recording import alone, record
+from emslice.models.gpu.transfers import Download, Upload
 from emslice.models.student import Window
 
-WARM_UPS = 2
-"""Runs before recording: kernels are compiled and chosen, memory is taken."""
+KEPT = 4
+"""Lanes that wait for another tile of their shape; a row of tiles has no more shapes."""
 
-_recording = threading.Lock()
-
-
-class Features(NamedTuple):
-    """Of one section, shape (1, C, Y, X), channels last."""
-
-    full: Tensor
-    half: Tensor
-    quarter: Tensor
-    """``half``, pooled: what the trunk sees."""
-
-
-class Network(Protocol):
-    """What a lane runs."""
-
-    operators: Operators
-    device: torch.device
-
-    heads: tuple[Head, Head]
-
-    def stem(self, section: Tensor, into: Features | None = None) -> Features:
-        """Features of one section, uint8, shape (Y, X)."""
-
-    def decode(
-        self, before: Features, here: Features, shares: list[Shares]
-    ) -> tuple[Tensor, Tensor]:
-        """What the heads of both sections take; ``shares[k]`` are those of level k + 1."""
+Shape = tuple[int, int]
 
 
 class Lane:
@@ -58,29 +33,28 @@ class Lane:
 
     Parameters
     ----------
-    network : Network
+    network : GpuNetwork
     shape : (int, int)
         Of a tile, y and x.
     shares : Shares of each level
         Of any tile of this shape.
-    pool
-        Memory that graphs share, as they run one after the other.
     """
 
-    def __init__(
-        self, network: Network, shape: tuple[int, int], shares: list[Shares], pool: Any
-    ) -> None:
+    def __init__(self, network: GpuNetwork, shape: Shape, shares: list[Shares]) -> None:
+        device = network.device
+        self.shape = shape
+        self.comes, self.goes = Upload(device, shape), Download(device, shape)
         self._network, self._turn = network, 0
-        self._section = torch.zeros(shape, dtype=torch.uint8, device=network.device)
-        self._features = [network.stem(self._section) for _ in range(2)]
+        self._section = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self._stems = [network.stem(self._section) for _ in range(2)]
         self._shares = [Shares(*(share.clone() for share in level)) for level in shares]
-        self._area = torch.tensor([0, 0, *shape], dtype=torch.int32, device=network.device)
-        self._codes = torch.zeros((3, *shape), dtype=torch.uint8, device=network.device)
-        self._finite = torch.ones(1, dtype=torch.uint8, device=network.device)
-        self._shape, self._rows, self._columns = shape, *shape
+        self._area = torch.tensor([0, 0, *shape], dtype=torch.int32, device=device)
+        self._codes = torch.zeros((3, *shape), dtype=torch.uint8, device=device)
+        self._finite = torch.ones(1, dtype=torch.uint8, device=device)
+        self._rows, self._columns = shape
         work: list[Callable[[], None]] = [partial(self._work, turn) for turn in range(2)]
-        if network.operators.recorded and network.device.type == "cuda":
-            work = [record(each, network.device, pool) for each in work]
+        if network.operators.recorded and device.type == "cuda":
+            work = [record(each, device) for each in work]
         self._steps = work
 
     def place(self, shares: list[Shares], area: tuple[slice, slice]) -> None:
@@ -88,15 +62,18 @@ class Lane:
         for mine, theirs in zip(self._shares, shares, strict=True):
             for target, source in zip(mine, theirs, strict=True):
                 target.copy_(source)
-        bounds = [part.indices(n)[:2] for part, n in zip(area, self._shape, strict=True)]
+        bounds = [part.indices(n)[:2] for part, n in zip(area, self.shape, strict=True)]
         (top, bottom), (left, right) = bounds
         self._rows, self._columns = bottom - top, right - left
-        self._area.copy_(torch.tensor([top, left, self._rows, self._columns], dtype=torch.int32))
+        for target, value in zip(
+            self._area.unbind(), (top, left, self._rows, self._columns), strict=True
+        ):
+            target.fill_(value)  # a copy would wait for the device
         self._finite.fill_(1)
 
     def begin(self, section: Tensor) -> None:
         """Take the earlier section of a first pair."""
-        self._network.stem(section, self._features[self._turn])
+        self._network.stem(section, self._stems[self._turn])
 
     def advance(self, section: Tensor) -> Tensor:
         """Codes of the next section, uint8, shape (3, area); the caller's own."""
@@ -104,7 +81,15 @@ class Lane:
         self._steps[self._turn]()
         self._turn = 1 - self._turn
         found = self._codes[:, : self._rows, : self._columns]
-        return found.clone(memory_format=torch.contiguous_format)
+        found = found.clone(memory_format=torch.contiguous_format)
+        for axis in (0, 1):  # the first line has no earlier neighbour (`pair_affinity`)
+            codes, n = found[axis + 1], found.shape[axis + 1]
+            first = codes.select(axis, 0)
+            if n > 1:
+                first.copy_(codes.select(axis, min(2, n - 1)))
+            else:
+                first.fill_(255)
+        return found
 
     @property
     def finite(self) -> bool:
@@ -112,39 +97,44 @@ class Lane:
         return bool(self._finite.item())
 
     def _work(self, turn: int) -> None:
-        before, here = self._features[turn], self._features[1 - turn]
-        self._network.stem(self._section, here)
-        decoded = self._network.decode(before, here, self._shares)
-        self._network.operators.finish(
-            *decoded, self._network.heads, self._area, self._codes, self._finite
-        )
+        network, before, here = self._network, self._stems[turn], self._stems[1 - turn]
+        network.stem(self._section, here)
+        decoded = network.decode(before, here, self._shares)
+        network.operators.finish(*decoded, network.heads, self._area, self._codes, self._finite)
 
 
 class Lanes:
-    """As many as there are tasks at a time, by shape of their tiles."""
+    """Those of one network: each is one task's until it is given back."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: GpuNetwork) -> None:
         self._network, self._lock = network, threading.Lock()
-        self._free: dict[tuple[int, int], list[Lane]] = defaultdict(list)
-        self._pool = torch.cuda.graph_pool_handle() if network.device.type == "cuda" else None
+        self._free: list[Lane] = []
         self._known: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
     @contextmanager
     def lane(
-        self, shape: tuple[int, int], window: Window, area: tuple[slice, slice]
-    ) -> Iterator[Lane]:
-        """One that nobody else has, at its place."""
-        with self._lock:
-            free = self._free[shape]
-            found = free.pop() if free else None
+        self, shape: Shape, window: Window, area: tuple[slice, slice]
+    ) -> Iterator[Lane]:  # fmt: skip
+        """One for tiles of a shape, at its place."""
         shares = self._shares_of(window, shape)
-        found = found or Lane(self._network, shape, shares, self._pool)
+        found = self._taken(shape)
+        if found is None:
+            with alone:
+                found = Lane(self._network, shape, shares)
         found.place(shares, area)
         yield found
-        with self._lock:
-            self._free[shape].append(found)  # not after an error, of which nobody knows enough
+        with self._lock:  # not after an error, of which nobody knows enough
+            self._free = [*self._free, found][-KEPT:]
 
-    def _shares_of(self, window: Window, shape: tuple[int, int]) -> list[Shares]:
+    def _taken(self, shape: Shape) -> Lane | None:
+        with self._lock:
+            for lane in reversed(self._free):
+                if lane.shape == shape:
+                    self._free.remove(lane)
+                    return lane
+        return None
+
+    def _shares_of(self, window: Window, shape: Shape) -> list[Shares]:
         """Shares of maps at a half to a sixteenth of a tile's resolution."""
         found = []
         for _ in range(4):
@@ -161,19 +151,3 @@ class Lanes:
             found = back.to(self._network.device), ahead.to(self._network.device)
             self._known[n, origin, length] = found
         return found
-
-
-def record(work: Callable[[], None], device: torch.device, pool: Any) -> Callable[[], None]:
-    """The same work on the same memory, as one launch."""
-    with _recording:  # entering a recording waits for the device, which another one forbids
-        current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS):
-                work()
-        current.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # Other tasks go on meanwhile, and may take memory.
-        with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
-            work()
-    return graph.replay

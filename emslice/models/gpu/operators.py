@@ -76,7 +76,8 @@ class Operators(Protocol):
         area : int32, shape (4,)
             First row and column, rows and columns.
         codes : uint8, shape (3, Y, X)
-            Written at ``[:, :rows, :columns]``.
+            Written at ``[:, :rows, :columns]``; those of the first row to the row before, and of
+            the first column, mean nothing.
         finite : uint8, shape (1,)
             Set to 0 if an embedding of the area has a number that is not finite, else left.
         """

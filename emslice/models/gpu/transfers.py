@@ -57,28 +57,27 @@ class Upload(_Ring):
 
 
 class Download(_Ring):
-    """Codes on their way to an array of shape (3, Z, Y, X)."""
+    """Codes on their way to the host; (Y, X) is the largest shape that they may have."""
 
-    def __init__(self, device: torch.device, target: NDArray[np.uint8]) -> None:
-        super().__init__(device, (3, *target.shape[2:]))
-        self._target = target
-        self._going: deque[tuple[int, int, Any]] = deque()
+    def __init__(self, device: torch.device, shape: tuple[int, int]) -> None:
+        super().__init__(device, (3 * shape[0] * shape[1],))
+        self._going: deque[tuple[Tensor, NDArray[np.uint8], Any]] = deque()
         self._n = 0
 
-    def put(self, z: int, codes: Tensor) -> None:
-        """Send codes of a section, shape (3, Y, X), for which some wait for those before."""
+    def put(self, codes: Tensor, target: NDArray[np.uint8]) -> None:
+        """Send codes, shape (3, Y, X), to an array; some wait for those before."""
         if not self._on_gpu:
-            self._target[:, z] = codes.numpy()
+            target[...] = codes.numpy()
             return
         if len(self._going) == RING:
             self._land()
-        slot = self._n % RING
+        host = self._hosts[self._n % RING][: codes.numel()].view(codes.shape)
         self._n += 1
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
-            self._hosts[slot].copy_(codes, non_blocking=True)
+            host.copy_(codes, non_blocking=True)
         codes.record_stream(self._stream)
-        self._going.append((z, slot, self._stream.record_event()))
+        self._going.append((host, target, self._stream.record_event()))
 
     def finish(self) -> None:
         """Wait for all of them."""
@@ -86,6 +85,6 @@ class Download(_Ring):
             self._land()
 
     def _land(self) -> None:
-        z, slot, copied = self._going.popleft()
+        host, target, copied = self._going.popleft()
         copied.synchronize()
-        self._target[:, z] = self._hosts[slot].numpy()
+        target[...] = host.numpy()

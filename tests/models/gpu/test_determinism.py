@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from emslice.models.gpu import same_kernels
+from emslice.errors import UnfitWorkerError
+from emslice.models.gpu import determinism, same_kernels
 
 
 def settings():
@@ -29,4 +30,20 @@ def test_settings_are_restored_after_an_error():
     before = settings()
     with pytest.raises(ZeroDivisionError), same_kernels():
         1 / 0  # noqa: B018
+    assert settings() == before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_process_whose_gpu_ran_short_of_memory_does_not_go_on(monkeypatch, fails):
+    """Whether or not cuDNN found something else that fits."""
+    found, before = iter([3, 4]), settings()
+    monkeypatch.setattr(determinism, "_n_short", lambda: next(found))
+
+    def predict():
+        with same_kernels():
+            if fails:
+                raise torch.OutOfMemoryError
+
+    with pytest.raises(UnfitWorkerError, match="short of GPU memory"):
+        predict()
     assert settings() == before

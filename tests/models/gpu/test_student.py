@@ -77,7 +77,7 @@ def test_kernels_give_the_codes_of_plain_operators(device, dtype):
     window, area = Window((16, 32), (112, 240)), (slice(5, 27), slice(0, 45))
     fast, plain = (
         GpuStudent(network, dtype, device, operators).run(raw, NOT_BLANK[:3], window, area)
-        for operators in (kernels().TritonOperators(), PlainOperators())
+        for operators in (kernels(device).TritonOperators(), PlainOperators())
     )
     assert apart(fast, plain).max() <= (1 if dtype == torch.float32 else 4)
     assert (apart(fast, plain) <= 1).mean() > 0.999
@@ -95,6 +95,17 @@ def test_a_lane_forgets_the_tile_before(device):
     student = GpuStudent(network, torch.float32, device)
     for turn in (0, 1, 0):
         np.testing.assert_array_equal(student.run(raw, blank, *tiles[turn]), expected[turn])
+
+
+def test_a_few_lanes_wait_for_another_tile_of_their_shape():
+    student, raw = GpuStudent(random_student(), torch.float32, "cpu"), sections((2, 96, 64))
+    shapes = [(16 * n, 64) for n in (1, 2, 3, 4, 5, 6)]
+    for height, width in [*shapes, shapes[-1]]:
+        window, area = Window((0, 0), (height, width)), (slice(0, height), slice(0, width))
+        with student.lanes.lane((height, width), window, area) as lane:
+            assert lane.shape == (height, width)
+        student.run(raw[:, :height], NOT_BLANK[:2], window, area)
+    assert [lane.shape for lane in student.lanes._free] == shapes[-4:]
 
 
 class BadOnce(PlainOperators):
@@ -146,7 +157,7 @@ def test_a_recorded_pair_has_the_bytes_of_one_that_is_not(dtype):
     window, area = Window((0, 0), (160, 208)), (slice(None), slice(None))
     recorded = GpuStudent(network, dtype)
     eager = GpuStudent(network, dtype)
-    eager.operators.recorded = False
+    eager.network.operators.recorded = False
     codes = [student.run(raw, NOT_BLANK, window, area) for student in (recorded, eager)]
     np.testing.assert_array_equal(*codes)
 
