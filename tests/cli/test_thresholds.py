@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,12 +11,21 @@ import yaml
 from emslice.volumes import create_volume
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """Where the run is made that every test has a copy of."""
+    return tmp_path_factory.mktemp("first")
+
+
 @pytest.fixture
-def made(run, raw, small_checkpoint, tmp_path):
+def made(run, raw, small_checkpoint, first, tmp_path):
     """The folder of a run of ``raw`` in blocks at 0.5; truth.zarr lies beside it."""
-    answer = run("segment", raw.url, tmp_path / "run", "--checkpoint", small_checkpoint,
-                 "--workers", "1", "--block", "3,23,29")  # fmt: skip
-    assert answer.code == 0, answer.err
+    if not (first / "run").exists():
+        shutil.copytree(raw.url, first / "raw.zarr")
+        answer = run("segment", first / "raw.zarr", first / "run", "--checkpoint",
+                     small_checkpoint, "--workers", "1", "--block", "3,23,29")  # fmt: skip
+        assert answer.code == 0, answer.err
+    shutil.copytree(first / "run", tmp_path / "run", symlinks=True)
     truth = np.random.default_rng(9).integers(0, 9, raw.roi.shape).astype(np.uint8)
     volume = create_volume(tmp_path / "truth.zarr", shape=truth.shape, dtype=truth.dtype)
     volume.write(volume.roi, truth)
