@@ -41,7 +41,7 @@ def test_a_run_with_a_mask_is_the_run_of_affinities_with_zeros(run, affinities, 
     mask = random_mask()
     url = store(tmp_path / "mask.zarr", mask.astype(dtype) * dtype(3)).url
     answer = run("segment", "--from-affinities", affinities.url, tmp_path / "run", "--mask", url,
-                 "--block", "3,9,17", "--workers", "1", "--set", "fragments.radius=5")  # fmt: skip
+                 "--block", "3,14,20", "--workers", "1", "--set", "fragments.radius=5")  # fmt: skip
     assert answer.code == 0, answer.err
     codes = affinities.read(affinities.roi)
     codes[:, ~mask] = 0

@@ -17,7 +17,9 @@ from equivalence.blocks import roi_in, segment_in_blocks, whole
 from emslice.ops.dust import DustRule
 from emslice.ops.linkage import Linkage
 dimensions = int(sys.argv[1])
-for seed in range(150 if dimensions == 2 else 60):
+# Of the first 150, only seed 100 has small segments that join each other, and 32 is the first with
+# a neighbour that turns out large; every other fault is found by one of the first three.
+for seed in (100, 32, *range(20)) if dimensions == 2 else range(20):
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers((2, 8, 8), (5, 16, 18)))
     if dimensions == 3:
@@ -69,36 +71,36 @@ for seed in range(40):
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
-    """A copy of the code, and beside it what numba makes of the code as it is."""
+    """A copy of the code, and in it what numba makes of the code as it is."""
     folder = tmp_path_factory.mktemp("house")
-    leave_out = shutil.ignore_patterns("*.nb?", "__pycache__")
+    leave_out = shutil.ignore_patterns("*.pyc")  # but not what numba has made of it already
     shutil.copytree(ROOT / "emslice", folder / "emslice", ignore=leave_out)
     for name in ("equivalence", "reference"):
         shutil.copytree(ROOT / "tests" / name, folder / name, ignore=leave_out)
     for script, dimensions in KINDS.values():
-        assert run(folder, folder / "compiled", script, dimensions) == 0
+        assert run(folder, script, dimensions) == 0
     return folder
 
 
 def outcome(house, tmp_path, file, good, bad, kind="blocks"):
     """Exit code of an equivalence script with one line changed."""
-    path, compiled = house / file, tmp_path / "compiled"
+    altered = tmp_path / "house"
+    shutil.copytree(house, altered)  # with its times: only what changes is compiled again
+    path = altered / file
     text = path.read_text()
     assert text.count(good) == 1, f"{file} has {text.count(good)} of {good!r}"
-    shutil.copytree(house / "compiled", compiled)  # only what changes is compiled again
-    whole = path.stat()
     path.write_text(text.replace(good, bad))
     try:
-        return run(house, compiled, *KINDS[kind])
+        return run(altered, *KINDS[kind])
     finally:
-        path.write_text(text)
-        os.utime(path, ns=(whole.st_atime_ns, whole.st_mtime_ns))
+        shutil.rmtree(altered)
 
 
-def run(folder, compiled, script, dimensions):
-    paths = {"PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(compiled)}
+def run(folder, script, dimensions):
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment.pop("NUMBA_CACHE_DIR", None)  # beside the code
     done = subprocess.run(
-        [sys.executable, "-B", "-c", script, str(dimensions)], env={**os.environ, **paths},
+        [sys.executable, "-B", "-c", script, str(dimensions)], env=environment,
         cwd=folder, capture_output=True,
     )  # fmt: skip
     assert done.returncode in (0, 1, 3), done.stderr.decode()

@@ -1,5 +1,6 @@
 """``raw.normalize``: one grey value for each voxel, whatever the blocks, box and workers."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,17 @@ def url(raw, tmp_path_factory):
     return volume.url
 
 
+@pytest.fixture(scope="module")
+def codes(raw, small_checkpoint):
+    """Function that gives the codes of ``raw`` in a mode by the Python API, made once each."""
+
+    @cache
+    def predicted(mode=None):
+        return emslice.predict_affinities(raw, small_checkpoint, **MODES.get(mode, {}))
+
+    return predicted
+
+
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     """Sections of several parts, read a few at a time."""
@@ -72,17 +84,17 @@ def record_of(folder):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_run_in_blocks_has_the_codes_of_the_python_api(
-    raw, url, small_checkpoint, tmp_path, mode
+    raw, codes, url, small_checkpoint, tmp_path, mode
 ):
     segment(plan_of(url, tmp_path / "run", small_checkpoint, mode, block=(18, 90, 40)), Silent())
-    expected = emslice.predict_affinities(raw, small_checkpoint, **MODES[mode])
+    expected = codes(mode)
     np.testing.assert_array_equal(codes_of(tmp_path / "run"), expected)
     assert not expected[:, raw == 0].any()
-    plain = emslice.predict_affinities(raw, small_checkpoint)
+    plain = codes()
     assert (plain != expected).any()
 
 
-def test_raw_is_measured_before_affinities_are_handed_over(raw, url, small_checkpoint, tmp_path):
+def test_raw_is_measured_before_affinities_are_handed_over(codes, url, small_checkpoint, tmp_path):
     tile = 3 * 16 * 90 * 75
     more = {"affinities": "drop", "handover.memory": str(tile), "block": (13, 41, 75)}
     plan = plan_of(url, tmp_path / "run", small_checkpoint, "match", **more)
@@ -91,19 +103,19 @@ def test_raw_is_measured_before_affinities_are_handed_over(raw, url, small_check
         "predict+fragments",
     ]
     record = segment(plan, Silent())
-    codes = emslice.predict_affinities(raw, small_checkpoint, **MODES["match"])
-    assert record.digests["segmentation"] == digest_array(emslice.segment_affinities(codes))
+    whole = emslice.segment_affinities(codes("match"))
+    assert record.digests["segmentation"] == digest_array(whole)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_box_has_the_codes_that_the_whole_volume_has_there(
-    raw, url, small_checkpoint, tmp_path, mode
+    codes, url, small_checkpoint, tmp_path, mode
 ):
     """Statistics are of the whole domain, or of whole cells, whatever the ROI."""
     segment(
         plan_of(url, tmp_path / "run", small_checkpoint, mode, roi="17:33,8:61,20:75"), Silent()
     )
-    whole = emslice.predict_affinities(raw, small_checkpoint, **MODES[mode])
+    whole = codes(mode)
     np.testing.assert_array_equal(codes_of(tmp_path / "run"), whole[:, 17:33, 8:61, 20:75])
 
 
@@ -123,16 +135,16 @@ def test_so_have_tiles_that_are_smaller_than_the_section(small_checkpoint, tmp_p
     assert measured.shape[2] == shape[2] if mode == "volume" else measured.shape[2] < 800
 
 
-def test_several_workers_change_no_code(raw, url, small_checkpoint, tmp_path, monkeypatch):
+def test_several_workers_change_no_code(codes, url, small_checkpoint, tmp_path, monkeypatch):
     monkeypatch.undo()  # processes of their own would cut other parts
     segment(plan_of(url, tmp_path / "run", small_checkpoint, "match", workers=2), Silent())
-    expected = emslice.predict_affinities(raw, small_checkpoint, **MODES["match"])
+    expected = codes("match")
     np.testing.assert_array_equal(codes_of(tmp_path / "run"), expected)
 
 
 @pytest.mark.parametrize(("mode", "key"), [("target", "sections/1"), ("clahe", "parts/1_1_0")])
 def test_statistics_that_fail_stop_the_run_and_it_resumes(
-    raw, url, small_checkpoint, tmp_path, mode, key
+    codes, url, small_checkpoint, tmp_path, mode, key
 ):
     folder = tmp_path / "run"
     plan = plan_of(url, folder, small_checkpoint, mode)
@@ -143,7 +155,7 @@ def test_statistics_that_fail_stop_the_run_and_it_resumes(
     assert "predict" not in record_of(folder)["stages"]
     assert [task for _, task in release_failed(folder)] == [key]
     segment(plan_again(folder), Silent())
-    expected = emslice.predict_affinities(raw, small_checkpoint, **MODES[mode])
+    expected = codes(mode)
     np.testing.assert_array_equal(codes_of(folder), expected)
     assert record_of(folder)["stages"]["intensity"]["done_before"] > 0
 
@@ -194,7 +206,9 @@ def test_affine_needs_to_know_where_to(raw, small_checkpoint):
         emslice.predict_affinities(raw, small_checkpoint, normalize="gamma")
 
 
-def test_a_checkpoint_that_states_its_training_is_the_target(raw, small_checkpoint, tmp_path):
+def test_a_checkpoint_that_states_its_training_is_the_target(
+    raw, codes, small_checkpoint, tmp_path
+):
     from emslice.models.checkpoint import load_checkpoint, save_checkpoint
 
     path = tmp_path / "stated.ckpt"
@@ -202,5 +216,5 @@ def test_a_checkpoint_that_states_its_training_is_the_target(raw, small_checkpoi
     save_checkpoint(path, network, (40, 4, 4), {}, intensity=GreyLevel(140, 50))
     np.testing.assert_array_equal(
         emslice.predict_affinities(raw, path, normalize="affine"),
-        emslice.predict_affinities(raw, small_checkpoint, **MODES["affine"]),
+        codes("affine"),
     )
