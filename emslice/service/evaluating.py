@@ -187,10 +187,10 @@ def _plan_pair(
 
 
 def _for_network(config: SegmentConfig, loaded: Loaded) -> SegmentConfig:
-    """Parameters with the checkpoint, without those that are for networks of the other kind."""
-    student = isinstance(loaded.checkpoint.network, Student)
-    foreign = {"crop": None, "stride": None} if student else {}
-    predict = config.predict.model_copy(update=foreign)
+    """Parameters with the checkpoint; a student's without those of windows, which it has not."""
+    predict = config.predict
+    if isinstance(loaded.checkpoint.network, Student):
+        predict = predict.model_copy(update={"crop": None, "stride": None})
     return config.model_copy(update={"checkpoint": str(loaded.path), "predict": predict})
 
 
