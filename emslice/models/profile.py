@@ -130,7 +130,10 @@ def bfloat16_unit() -> str | None:
 def _gpu(precision: str) -> tuple[str, str]:
     """Name of the GPU and what compiles for it, and the precision resolved."""
     if not torch.cuda.is_available():
-        raise ConfigError("predict.device: cuda was asked for, but no CUDA device is present.")
+        raise ConfigError(
+            f"predict.device: cuda was asked for, and torch {torch.__version__} sees no GPU. "
+            f"Set it to cpu, or install a driver and PyTorch's build for CUDA."
+        )
     if precision == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError(
             f"predict.precision: {torch.cuda.get_device_name()} does not multiply bfloat16. Take "

@@ -74,6 +74,12 @@ def test_a_worker_that_would_emulate_bfloat16_is_refused(monkeypatch):
         check_worker(planned)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match=r"predict\.device: cuda.*sees no GPU.*Set it to cpu"):
+        resolve_profile("cuda")
+
+
 @pytest.fixture
 def seen_gpu(monkeypatch, tmp_path):
     """A GPU as far as a profile looks."""
