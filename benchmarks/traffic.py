@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from emslice.models.gpu.operators import Head, Operators, PlainOperators, Shares
+from emslice.models.gpu.operators import Answer, Heads, Operators, PlainOperators, Shares
 from emslice.models.gpu.student import GpuStudent
 from emslice.models.student import Student, Window
 
@@ -78,18 +78,10 @@ class CountedKernels(PlainOperators):
         self._counter.add(skip, deep, found)
         return found
 
-    def finish(
-        self,
-        before: Tensor,
-        here: Tensor,
-        heads: tuple[Head, Head],
-        area: Tensor,
-        codes: Tensor,
-        finite: Tensor,
-    ) -> None:
+    def finish(self, before: Tensor, here: Tensor, heads: Heads, answer: Answer) -> None:
         for features, head in zip((before, here), heads, strict=True):
             torch.nn.functional.conv2d(features, head.weight, padding=1)
-        self._counter.add(before, here, codes)
+        self._counter.add(before, here, answer.codes)
 
 
 def count_traffic(network: Student, dtype: torch.dtype, side: int, kernels: bool) -> dict[str, Any]:

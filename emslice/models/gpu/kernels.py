@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from emslice.models.gpu.operators import Head, Shares
+from emslice.models.gpu.operators import Answer, Heads, Shares
 
 PIXELS = 64
 """That one program takes, with all their channels; of many channels half, lest registers spill."""
@@ -65,15 +65,7 @@ class TritonOperators:
         )  # fmt: skip
         return joined
 
-    def finish(
-        self,
-        before: Tensor,
-        here: Tensor,
-        heads: tuple[Head, Head],
-        area: Tensor,
-        codes: Tensor,
-        finite: Tensor,
-    ) -> None:
+    def finish(self, before: Tensor, here: Tensor, heads: Heads, answer: Answer) -> None:
         first, second = (
             _convolution(features, head.weight)
             for features, head in zip((before, here), heads, strict=True)
@@ -82,7 +74,7 @@ class TritonOperators:
         length = len(heads[0].out)
         block = _block(channels)
         _finish[(triton.cdiv(height * width, block),)](
-            first, *heads[0][1:], second, *heads[1][1:], area, codes, finite, height, width,
+            first, *heads[0][1:], second, *heads[1][1:], *answer, height, width,
             CHANNELS=channels, PADDED=max(LEAST, triton.next_power_of_2(channels)),
             LENGTH=length, LENGTH_PADDED=max(LEAST, triton.next_power_of_2(length)),
             BLOCK=block, **EXACT,

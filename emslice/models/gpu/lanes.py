@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from emslice.models.gpu.network import GpuNetwork
-from emslice.models.gpu.operators import Shares, shares_along
+from emslice.models.gpu.operators import Answer, Shares, shares_along
 from emslice.models.gpu.recording import alone, record
 from emslice.models.gpu.transfers import Download, Upload
 from emslice.models.student import Window
@@ -48,9 +48,11 @@ class Lane:
         self._section = torch.zeros(shape, dtype=torch.uint8, device=device)
         self._stems = [network.stem(self._section) for _ in range(2)]
         self._shares = [Shares(*(share.clone() for share in level)) for level in shares]
-        self._area = torch.tensor([0, 0, *shape], dtype=torch.int32, device=device)
-        self._codes = torch.zeros((3, *shape), dtype=torch.uint8, device=device)
-        self._finite = torch.ones(1, dtype=torch.uint8, device=device)
+        self._answer = Answer(
+            torch.tensor([0, 0, *shape], dtype=torch.int32, device=device),
+            torch.zeros((3, *shape), dtype=torch.uint8, device=device),
+            torch.ones(1, dtype=torch.uint8, device=device),
+        )
         self._rows, self._columns = shape
         work: list[Callable[[], None]] = [partial(self._work, turn) for turn in range(2)]
         if network.operators.recorded and device.type == "cuda":
@@ -66,10 +68,10 @@ class Lane:
         (top, bottom), (left, right) = bounds
         self._rows, self._columns = bottom - top, right - left
         for target, value in zip(
-            self._area.unbind(), (top, left, self._rows, self._columns), strict=True
+            self._answer.area.unbind(), (top, left, self._rows, self._columns), strict=True
         ):
             target.fill_(value)  # a copy would wait for the device
-        self._finite.fill_(1)
+        self._answer.finite.fill_(1)
 
     def begin(self, section: Tensor) -> None:
         """Take the earlier section of a first pair."""
@@ -80,7 +82,7 @@ class Lane:
         self._section.copy_(section)
         self._steps[self._turn]()
         self._turn = 1 - self._turn
-        found = self._codes[:, : self._rows, : self._columns]
+        found = self._answer.codes[:, : self._rows, : self._columns]
         found = found.clone(memory_format=torch.contiguous_format)
         for axis in (0, 1):  # the first line has no earlier neighbour (`pair_affinity`)
             codes, n = found[axis + 1], found.shape[axis + 1]
@@ -94,13 +96,13 @@ class Lane:
     @property
     def finite(self) -> bool:
         """Whether all embeddings were, since `place`; waits for the device."""
-        return bool(self._finite.item())
+        return bool(self._answer.finite.item())
 
     def _work(self, turn: int) -> None:
         network, before, here = self._network, self._stems[turn], self._stems[1 - turn]
         network.stem(self._section, here)
         decoded = network.decode(before, here, self._shares)
-        network.operators.finish(*decoded, network.heads, self._area, self._codes, self._finite)
+        network.operators.finish(*decoded, network.heads, self._answer)
 
 
 class Lanes:

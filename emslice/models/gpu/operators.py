@@ -44,6 +44,24 @@ class Head(NamedTuple):
     """float32, shape (E,)."""
 
 
+Heads = tuple[Head, Head]
+"""Of the section before and of the later one."""
+
+
+class Answer(NamedTuple):
+    """Where a pair's codes go."""
+
+    area: Tensor
+    """int32, shape (4,): first row and column, rows and columns of the part that is wanted."""
+
+    codes: Tensor
+    """uint8, shape (3, Y, X), written at ``[:, :rows, :columns]``; those of the first row to the
+    row before, and of the first column, mean nothing."""
+
+    finite: Tensor
+    """uint8, shape (1,), set to 0 if an embedding of the area has a number that is not finite."""
+
+
 class Operators(Protocol):
     """Features have the shape (1, C, Y, X) and lie channels last."""
 
@@ -58,28 +76,13 @@ class Operators(Protocol):
     def join(self, skip: Tensor, deep: Tensor, shares: Shares) -> Tensor:
         """Channels of the skip, then those of the deeper features at twice the resolution."""
 
-    def finish(
-        self,
-        before: Tensor,
-        here: Tensor,
-        heads: tuple[Head, Head],
-        area: Tensor,
-        codes: Tensor,
-        finite: Tensor,
-    ) -> None:
-        """Write codes of the later section of a pair inside an area.
+    def finish(self, before: Tensor, here: Tensor, heads: Heads, answer: Answer) -> None:
+        """Write codes of the later section of a pair.
 
         Parameters
         ----------
         before, here : Tensor, shape (1, C, Y, X)
             What the last 3x3 convolution of each head takes.
-        area : int32, shape (4,)
-            First row and column, rows and columns.
-        codes : uint8, shape (3, Y, X)
-            Written at ``[:, :rows, :columns]``; those of the first row to the row before, and of
-            the first column, mean nothing.
-        finite : uint8, shape (1,)
-            Set to 0 if an embedding of the area has a number that is not finite, else left.
         """
 
 
@@ -99,22 +102,14 @@ class PlainOperators:
         wide = _doubled(tall, 3, shares.back_x, shares.ahead_x)
         return torch.cat([skip, wide.contiguous(memory_format=torch.channels_last)], 1)
 
-    def finish(
-        self,
-        before: Tensor,
-        here: Tensor,
-        heads: tuple[Head, Head],
-        area: Tensor,
-        codes: Tensor,
-        finite: Tensor,
-    ) -> None:
-        y, x, rows, columns = area.tolist()
+    def finish(self, before: Tensor, here: Tensor, heads: Heads, answer: Answer) -> None:
+        y, x, rows, columns = answer.area.tolist()
         first, second = (
             self._embed(features, head)[0, :, y : y + rows, x : x + columns].float()
             for features, head in zip((before, here), heads, strict=True)
         )
-        finite &= all_finite(first) & all_finite(second)
-        codes[:, :rows, :columns] = quantise(pair_affinity(first, second))
+        answer.finite.logical_and_(all_finite(first) & all_finite(second))
+        answer.codes[:, :rows, :columns] = quantise(pair_affinity(first, second))
 
     def _embed(self, features: Tensor, head: Head) -> Tensor:
         features = self.convolve(features, head.weight, head.bias)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models.gpu.devices import DEVICE, DEVICES, kernels
 
-from emslice.models.gpu.operators import Head, PlainOperators, Shares, shares_along
+from emslice.models.gpu.operators import Answer, Head, PlainOperators, Shares, shares_along
 from emslice.models.student import Window, upsample
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -45,7 +45,7 @@ def finished(operators, before, here, heads, area):
     codes = torch.full((3, *shape), 7, dtype=torch.uint8, device=device)
     finite = torch.ones(1, dtype=torch.uint8, device=device)
     where = torch.tensor(area, dtype=torch.int32, device=device)
-    operators.finish(before, here, heads, where, codes, finite)
+    operators.finish(before, here, heads, Answer(where, codes, finite))
     _, _, rows, columns = area
     assert (codes[:, rows:] == 7).all()
     assert (codes[:, :, columns:] == 7).all()

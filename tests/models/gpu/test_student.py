@@ -113,11 +113,11 @@ class BadOnce(PlainOperators):
 
     n = 0
 
-    def finish(self, before, here, heads, area, codes, finite):
-        super().finish(before, here, heads, area, codes, finite)
+    def finish(self, before, here, heads, answer):
+        super().finish(before, here, heads, answer)
         self.n += 1
         if self.n == 1:
-            finite.zero_()
+            answer.finite.zero_()
 
 
 def test_what_was_not_finite_in_one_pair_fails_its_run_and_no_other():
