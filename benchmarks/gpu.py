@@ -34,6 +34,7 @@ from emslice.models.checkpoint import Checkpoint, load_checkpoint
 from emslice.models.gpu import GpuStudent, same_kernels
 from emslice.models.gpu.network import operators_for
 from emslice.models.gpu.operators import PlainOperators
+from emslice.models.gpu.recording import start_anew
 from emslice.models.pairs import PairPredictor
 from emslice.models.profile import ComputeProfile
 from emslice.models.student import Window
@@ -105,6 +106,7 @@ def _measure(
     lattice = TileLattice(shape[1:], tile)
     _forget(device)
     student = GpuStudent(checkpoint.network, getattr(torch, precision), device)
+    student.lanes.kept_bytes *= tasks  # as the students of so many tasks of a worker keep
     profile = ComputeProfile(device, "", "", precision, tile, 1, 1)
     predictor = PairPredictor(checkpoint.network, lattice, profile, student)
     for _ in range(2):  # warms up: a lane for each task and shape of tile
@@ -201,6 +203,7 @@ def _forget(device: str) -> None:
     """Give back what earlier rows took, so that this one's memory is its own."""
     if device == "cuda":
         gc.collect()
+        start_anew()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 

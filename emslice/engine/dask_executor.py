@@ -227,7 +227,7 @@ class DaskExecutor:
             except (KilledWorker, CancelledError):
                 self._ask_for_workers()
                 return self._give_up(batch)
-            except UnfitWorkerError as error:  # found on opening: none of the keys was tried
+            except UnfitWorkerError as error:  # its own, not the tasks': others do them
                 logger.warning("%s", error)
                 self._unfit[batch.worker] = error
                 source.put_back(batch.keys)

@@ -14,6 +14,9 @@ from emslice.errors import UnfitWorkerError
 _lock = threading.Lock()
 _n_asking = 0
 _before = (False, False, True)
+_n_short_before = 0
+_unfit: str | None = None
+"""Why this process must predict nothing any more."""
 
 
 @contextmanager
@@ -26,20 +29,22 @@ def same_kernels() -> Iterator[None]:
     Raises
     ------
     UnfitWorkerError
-        The memory of a GPU ran short. Where its first choice finds no room cuDNN takes another,
-        whose last bits differ, and keeps to it: this process must not go on.
+        The memory of a GPU ran short, in this task or another one. Where its first choice finds no
+        room cuDNN takes another, whose last bits differ, and keeps to it: from now on whatever
+        this process predicts raises.
     """
-    n_short = _n_short()
     _enter()
     try:
         yield
     finally:
         _leave()
-        if _n_short() > n_short:
-            raise UnfitWorkerError(
-                f"worker on {platform.node()} ran short of GPU memory, and some codes might "
-                f"differ. Use the GPU for nothing else, or a smaller predict.tile, and resume."
-            )
+
+
+def condemn(reason: str) -> UnfitWorkerError:
+    """The error of a process that must not go on; `same_kernels` raises it from now on."""
+    global _unfit
+    _unfit = f"worker on {platform.node()} {reason}"
+    return UnfitWorkerError(_unfit)
 
 
 def _n_short() -> int:
@@ -50,10 +55,13 @@ def _n_short() -> int:
 
 
 def _enter() -> None:
-    global _n_asking, _before
+    global _n_asking, _before, _n_short_before
     cudnn = torch.backends.cudnn
     with _lock:
+        if _unfit is not None:
+            raise UnfitWorkerError(_unfit)
         if not _n_asking:
+            _n_short_before = _n_short()
             _before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
             cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
         _n_asking += 1
@@ -66,3 +74,8 @@ def _leave() -> None:
         _n_asking -= 1
         if not _n_asking:
             cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = _before
+        if _n_short() > _n_short_before:
+            raise condemn(
+                "ran short of GPU memory, and some codes might differ. Use the GPU for nothing "
+                "else, or a smaller predict.tile or predict.crop, and resume."
+            )

@@ -22,8 +22,9 @@ from emslice.models.gpu.recording import alone, record
 from emslice.models.gpu.transfers import Download, Upload
 from emslice.models.student import Window
 
-KEPT = 4
-"""Lanes that wait for another tile of their shape; a row of tiles has no more shapes."""
+KEPT_BYTES = 2 << 30
+"""Of lanes that wait for another tile of their shape. A lattice has up to four lengths along each
+axis, so sixteen shapes; eleven lanes of 1248 x 1248 in float16 take so much."""
 
 Shape = tuple[int, int]
 
@@ -54,10 +55,11 @@ class Lane:
             torch.ones(1, dtype=torch.uint8, device=device),
         )
         self._rows, self._columns = shape
-        work: list[Callable[[], None]] = [partial(self._work, turn) for turn in range(2)]
+        kept = [self._section, self._answer.codes, *(t for stem in self._stems for t in stem)]
+        self.bytes = sum(tensor.nbytes for tensor in kept)
+        self._recorded: list[Callable[[], None]] = []
         if network.operators.recorded and device.type == "cuda":
-            work = [record(each, device) for each in work]
-        self._steps = work
+            self._recorded = [record(partial(self._work, turn), device) for turn in range(2)]
 
     def place(self, shares: list[Shares], area: tuple[slice, slice]) -> None:
         """Go to a tile; ``area`` is the part of it whose codes are wanted."""
@@ -80,7 +82,10 @@ class Lane:
     def advance(self, section: Tensor) -> Tensor:
         """Codes of the next section, uint8, shape (3, area); the caller's own."""
         self._section.copy_(section)
-        self._steps[self._turn]()
+        if self._recorded:
+            self._recorded[self._turn]()
+        else:
+            self._work(self._turn)
         self._turn = 1 - self._turn
         found = self._answer.codes[:, : self._rows, : self._columns]
         found = found.clone(memory_format=torch.contiguous_format)
@@ -110,7 +115,8 @@ class Lanes:
 
     def __init__(self, network: GpuNetwork) -> None:
         self._network, self._lock = network, threading.Lock()
-        self._free: list[Lane] = []
+        self._free: list[Lane] = []  # the one that was given back last is at the end
+        self.kept_bytes = KEPT_BYTES
         self._known: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
     @contextmanager
@@ -126,7 +132,9 @@ class Lanes:
         found.place(shares, area)
         yield found
         with self._lock:  # not after an error, of which nobody knows enough
-            self._free = [*self._free, found][-KEPT:]
+            self._free.append(found)
+            while sum(lane.bytes for lane in self._free) > self.kept_bytes:
+                del self._free[0]
 
     def _taken(self, shape: Shape) -> Lane | None:
         with self._lock:

@@ -7,7 +7,6 @@ after the other; nothing lies in the pool from one launch to the next.
 
 from __future__ import annotations
 
-import platform
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from emslice.errors import UnfitWorkerError
+from emslice.models.gpu.determinism import condemn
 
 alone = threading.RLock()
 """Who records, or makes what is recorded: kernels are compiled once, and entering a recording waits
@@ -47,7 +46,7 @@ def _captured(work: Callable[[], object], pool: Any, stream: Any) -> Any:
     graph = torch.cuda.CUDAGraph()
     try:
         # `graph` restores the stream only if nothing goes wrong at its end. Other tasks go on
-        # meanwhile, and may take memory.
+        # meanwhile, and may take memory; what they freed before is not looked through for them.
         with (
             torch.cuda.stream(stream),
             torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
@@ -56,11 +55,17 @@ def _captured(work: Callable[[], object], pool: Any, stream: Any) -> Any:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise UnfitWorkerError(
-            f"worker on {platform.node()} cannot record the network for its GPU: {error}. Resume; "
-            f"if it happens again, use device cpu."
+        raise condemn(
+            f"cannot record the network for its GPU: {error}. Resume; if it happens again, use "
+            f"device cpu."
         ) from error
     return graph
+
+
+def start_anew() -> None:
+    """Let go of the pool: what it has is free once no graph is left."""
+    with alone:
+        _room.cache_clear()
 
 
 @cache

@@ -33,17 +33,48 @@ def test_settings_are_restored_after_an_error():
     assert settings() == before
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_process_whose_gpu_ran_short_of_memory_does_not_go_on(monkeypatch, fails):
-    """Whether or not cuDNN found something else that fits."""
-    found, before = iter([3, 4]), settings()
-    monkeypatch.setattr(determinism, "_n_short", lambda: next(found))
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """Function that has the GPU run short of memory; the process is fit again in the end."""
+    n = [3]
+    monkeypatch.setattr(determinism, "_unfit", None)
+    monkeypatch.setattr(determinism, "_n_short", lambda: n[0])
 
-    def predict():
+    def run_short():
+        n[0] += 1
+
+    return run_short
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_process_whose_gpu_ran_short_of_memory_does_not_go_on(short_of_memory, fails):
+    """Whether or not cuDNN found something else that fits, now and ever after."""
+    before = settings()
+
+    def predict(short):
         with same_kernels():
+            if short:
+                short_of_memory()
             if fails:
                 raise torch.OutOfMemoryError
 
-    with pytest.raises(UnfitWorkerError, match="short of GPU memory"):
-        predict()
-    assert settings() == before
+    for short in (True, False):
+        with pytest.raises(UnfitWorkerError, match="short of GPU memory"):
+            predict(short)
+        assert settings() == before
+
+
+def test_tasks_beside_the_one_that_ran_short_do_not_go_on_either(short_of_memory):
+    first, second = same_kernels(), same_kernels()
+    first.__enter__()
+    short_of_memory()
+    second.__enter__()  # after that, and before the first one has noticed
+    for task in (second, first):
+        with pytest.raises(UnfitWorkerError):
+            task.__exit__(None, None, None)
+
+
+def test_what_was_short_before_any_task_counts_for_nothing(short_of_memory):
+    short_of_memory()
+    with same_kernels():
+        pass

@@ -97,15 +97,26 @@ def test_a_lane_forgets_the_tile_before(device):
         np.testing.assert_array_equal(student.run(raw, blank, *tiles[turn]), expected[turn])
 
 
-def test_a_few_lanes_wait_for_another_tile_of_their_shape():
+def test_lanes_wait_for_another_tile_of_their_shape_while_there_is_room():
     student, raw = GpuStudent(random_student(), torch.float32, "cpu"), sections((2, 96, 64))
+    with student.lanes.lane((80, 64), Window((0, 0), (80, 64)), AREA) as lane:
+        student.lanes.kept_bytes = 3 * lane.bytes  # less than 96 + 80 + 64 rows, 48 too many
     shapes = [(16 * n, 64) for n in (1, 2, 3, 4, 5, 6)]
     for height, width in [*shapes, shapes[-1]]:
         window, area = Window((0, 0), (height, width)), (slice(0, height), slice(0, width))
         with student.lanes.lane((height, width), window, area) as lane:
             assert lane.shape == (height, width)
         student.run(raw[:, :height], NOT_BLANK[:2], window, area)
-    assert [lane.shape for lane in student.lanes._free] == shapes[-4:]
+    assert [lane.shape for lane in student.lanes._free] == shapes[-3:]
+
+
+def test_a_run_without_anything_to_predict_takes_no_lane():
+    student, blank = GpuStudent(random_student(), torch.float32, "cpu"), np.ones(3, np.bool_)
+    blank[0] = False
+    codes = student.run(sections((3, 48, 64)), blank, Window((0, 0), (48, 64)), AREA)
+    assert codes.shape == (3, 2, 38, 61)
+    assert not codes.any()
+    assert not student.lanes._free
 
 
 class BadOnce(PlainOperators):
