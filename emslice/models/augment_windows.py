@@ -17,20 +17,21 @@ from numpy.typing import NDArray
 from emslice.models.augment import Pose
 
 
-class WindowRunner(Protocol):
-    """What gives affinities of a window, float32, shape (3, Z, Y, X)."""
+class VolumeRunner(Protocol):
+    """How a 3D network is run."""
 
-    def affinities(self, volume: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+    def affinities(self, volume: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Affinities of a window's output to its nearest neighbours, shape (3, Z, Y, X)."""
 
 
 class AugmentedRunner:
     """The mean of a network's affinities of a window over poses, added up in their order."""
 
-    def __init__(self, runner: WindowRunner, poses: tuple[Pose, ...]) -> None:
+    def __init__(self, runner: VolumeRunner, poses: tuple[Pose, ...]) -> None:
         self._runner, self._poses = runner, poses
 
     def affinities(self, volume: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Affinities of a window's output to its nearest neighbours, shape (3, Z, Y, X)."""
+        """As `VolumeRunner`."""
         parts = (
             carry_home(self._runner.affinities(turn(volume, pose)), pose) for pose in self._poses
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from itertools import product
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from emslice.geometry.lattice import Index
 from emslice.geometry.neighborhood import NEAREST
 from emslice.geometry.windows import WindowLattice
 from emslice.models.augment import POSES, Pose
-from emslice.models.augment_windows import AugmentedRunner
+from emslice.models.augment_windows import AugmentedRunner, VolumeRunner
 from emslice.models.folded import as_array
 from emslice.models.folded_3d import fold_volume, outputs_of
 from emslice.models.gpu import all_finite, out_of_range, same_kernels
@@ -26,13 +25,6 @@ from emslice.models.profile import ComputeProfile
 from emslice.ops.affinity import boundary_affinity, repeat_first_lines, volume_affinity
 from emslice.ops.blend import Blend, gaussian_weights
 from emslice.ops.volume_affinity import volume_affinity as volume_affinity_compiled
-
-
-class VolumeRunner(Protocol):
-    """How a 3D network is run on one device."""
-
-    def affinities(self, volume: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Affinities of a window's output to its nearest neighbours, shape (3, Z, Y, X)."""
 
 
 class FoldedRunner:
