@@ -24,7 +24,7 @@ from emslice.models.student import Student, Window
 
 FREE = ("view", "as_strided", "slice", "select", "unsqueeze", "transpose", "detach", "empty",
         "narrow", "expand", "alias", "split", "_unsafe_view", "permute", "t", "lift_fresh",
-        "_local_scalar_dense", "resolve_conj")  # fmt: skip
+        "_local_scalar_dense", "resolve_conj", "swapaxes")  # fmt: skip
 """Operators that move nothing."""
 
 

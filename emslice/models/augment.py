@@ -26,6 +26,7 @@ from emslice.geometry.boxes import Roi
 from emslice.geometry.lattice import Index, Span, Tile, TileLattice
 from emslice.models.pairs import TilePredictor, part_of_tile
 from emslice.models.profile import ComputeProfile
+from emslice.ops.pair_codes import repeat_third_line
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,7 @@ class AugmentedPredictor:
             shift = lines.pad - span.core[0]
             codes = codes[(slice(None),) * (2 + axis) + (slice(low + shift, high + shift),)]
             if low == 0:
-                along = np.moveaxis(codes[axis + 1], axis + 1, 0)
-                n = len(along)
-                along[0] = along[min(2, n - 1)] if n > 1 else 255
+                repeat_third_line(codes[axis + 1], axis - 2)
         return codes
 
 

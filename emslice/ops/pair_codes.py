@@ -35,11 +35,23 @@ def pair_codes(before: NDArray[Any], here: NDArray[Any]) -> NDArray[np.uint8]:
     _, height, width = here.shape
     codes = np.full((3, height, width), 255, np.uint8)
     _compare(before, here, codes)
-    if height > 1:
-        codes[1, 0] = codes[1, min(2, height - 1)]
-    if width > 1:
-        codes[2, :, 0] = codes[2, :, min(2, width - 1)]
+    for axis in (1, 2):
+        repeat_third_line(codes[axis], axis - 3)
     return codes
+
+
+def repeat_third_line(codes: Any, axis: int) -> None:
+    """Give the first line of an axis, which has no earlier neighbour, the codes of the third.
+
+    As `affinity.pair_affinity`: of two lines those of the second, and a single one has 255.
+
+    Parameters
+    ----------
+    codes : array or Tensor, uint8, shape (..., Y, X), of the channel along the axis
+    axis : -2 or -1
+    """
+    lines = codes.swapaxes(0, axis)
+    lines[0] = lines[min(2, len(lines) - 1)] if len(lines) > 1 else 255
 
 
 @njit(nogil=True, cache=True)
