@@ -11,6 +11,7 @@ of all codes moved by more than 1 (docs/design/0012-precision.md). It is 4 % of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -111,17 +112,10 @@ class FoldedStudent:
         windows = [window]  # windows[k] is that of level k
         for _ in range(4):
             windows.append(windows[-1].halved())
-        quarter = self._block("down.1", torch.cat([before.quarter, here.quarter], 1))
-        eighth = self._block("down.2", F.max_pool2d(quarter, 2))
-        deepest = self._block("down.3", F.max_pool2d(eighth, 2))
-        trunk = self._block("up1", join(eighth, deepest, windows[4]))
-        trunk = self._block("up2", join(quarter, trunk, windows[3]))
-        embeddings = []
-        for stem, head in ((before, "t"), (here, "tn")):
-            inner = self._block(f"up3_{head}", join(stem.half, trunk, windows[2]))
-            features = self._block(f"up4_{head}", join(stem.full, inner, windows[1]))
-            embeddings.append(self._project(head, features))
-        return embeddings[0], embeddings[1]
+        first, second = decode_pair(
+            before, here, self._block, lambda skip, deep, level: join(skip, deep, windows[level])
+        )
+        return self._project("t", first), self._project("tn", second)
 
     def _block(self, name: str, features: Tensor) -> Tensor:
         for weight, bias in self._blocks[name]:
@@ -137,6 +131,34 @@ class FoldedStudent:
         _, channels, height, width = features.shape
         pixels = features.permute(0, 2, 3, 1).reshape(-1, channels)
         return torch.addmm(bias, weight, pixels.T).view(-1, height, width)
+
+
+def decode_pair(
+    before: Stem,
+    here: Stem,
+    block: Callable[[str, Tensor], Tensor],
+    join: Callable[[Tensor, Tensor, int], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """What the heads of both sections of a pair give to their last convolution.
+
+    Parameters
+    ----------
+    block : callable
+        A block's convolutions, by its name.
+    join : callable
+        Channels of a skip, and those of deeper features upsampled, which are of some level.
+    """
+    quarter = block("down.1", torch.cat([before.quarter, here.quarter], 1))
+    eighth = block("down.2", F.max_pool2d(quarter, 2))
+    deepest = block("down.3", F.max_pool2d(eighth, 2))
+    trunk = block("up1", join(eighth, deepest, 4))
+    trunk = block("up2", join(quarter, trunk, 3))
+    decoded = []
+    for stem, head in ((before, "t"), (here, "tn")):
+        # Upsampling the trunk for each head reads less than storing what was upsampled.
+        inner = block(f"up3_{head}", join(stem.half, trunk, 2))
+        decoded.append(block(f"up4_{head}", join(stem.full, inner, 1)))
+    return decoded[0], decoded[1]
 
 
 def fold_blocks(network: Student, dtype: torch.dtype) -> dict[str, list[Weights]]:

@@ -62,18 +62,30 @@ def double_axis(features: Tensor, axis: int, origin: int, length: int) -> Tensor
     origin, length : int
         First sample of the map in its section, and the section's length, at this level.
     """
+    return doubled(
+        features, axis, *shares_along(features.shape[axis], origin, length, features.device)
+    )
+
+
+def shares_along(
+    n: int, origin: int, length: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """Share of the sample before in even outputs, and of that behind in odd ones, float64."""
+    m = torch.arange(origin, origin + n, dtype=torch.float64, device=device)
+    return m / (2 * length - 1), (length - 1 - m) / (2 * length - 1)
+
+
+def doubled(features: Tensor, axis: int, back: Tensor, ahead: Tensor) -> Tensor:
+    """As `double_axis`, with shares of any type."""
     n = features.shape[axis]
-    m = torch.arange(origin, origin + n, dtype=torch.float64, device=features.device)
     shape = [1] * features.ndim
     shape[axis] = n
-    back = (m / (2 * length - 1)).to(features.dtype).view(shape)
-    ahead = ((length - 1 - m) / (2 * length - 1)).to(features.dtype).view(shape)
+    back, ahead = (share.to(features.dtype).view(shape) for share in (back, ahead))
     first, last = features.narrow(axis, 0, 1), features.narrow(axis, n - 1, 1)
     before = torch.cat([first, features.narrow(axis, 0, n - 1)], axis)
     behind = torch.cat([features.narrow(axis, 1, n - 1), last], axis)
     even, odd = torch.lerp(features, before, back), torch.lerp(features, behind, ahead)
-    doubled = torch.stack([even, odd], axis + 1)
-    return doubled.flatten(axis, axis + 1)
+    return torch.stack([even, odd], axis + 1).flatten(axis, axis + 1)
 
 
 def upsample(features: Tensor, window: Window) -> Tensor:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from emslice.models.gpu.network import GpuNetwork
-from emslice.models.gpu.operators import Answer, Shares, shares_along
+from emslice.models.gpu.operators import Answer, Shares
 from emslice.models.gpu.recording import alone, record
 from emslice.models.gpu.transfers import Download, Upload
-from emslice.models.student import Window
+from emslice.models.student import Window, shares_along
+from emslice.ops.pair_codes import repeat_third_line
 
 KEPT_BYTES = 2 << 30
 """Of lanes that wait for another tile of their shape. A lattice has up to four lengths along each
@@ -89,13 +90,8 @@ class Lane:
         self._turn = 1 - self._turn
         found = self._answer.codes[:, : self._rows, : self._columns]
         found = found.clone(memory_format=torch.contiguous_format)
-        for axis in (0, 1):  # the first line has no earlier neighbour (`pair_affinity`)
-            codes, n = found[axis + 1], found.shape[axis + 1]
-            first = codes.select(axis, 0)
-            if n > 1:
-                first.copy_(codes.select(axis, min(2, n - 1)))
-            else:
-                first.fill_(255)
+        for axis in (1, 2):
+            repeat_third_line(found[axis], axis - 3)
         return found
 
     @property
@@ -157,7 +153,10 @@ class Lanes:
         """Kept for each row and column of tiles; threads may find them twice."""
         found = self._known.get((n, origin, length))
         if found is None:
-            back, ahead = shares_along(n, origin, length)
-            found = back.to(self._network.device), ahead.to(self._network.device)
+            back, ahead = (
+                share.to(self._network.device, torch.float32)
+                for share in shares_along(n, origin, length)
+            )
+            found = back, ahead
             self._known[n, origin, length] = found
         return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emslice.models.folded import Stem, fold_blocks
+from emslice.models.folded import Stem, decode_pair, fold_blocks
 from emslice.models.gpu.operators import Head, Operators, PlainOperators, Shares
 from emslice.models.student import Student
 
@@ -62,18 +62,10 @@ class GpuNetwork:
 
         ``shares`` are those of maps at a half to a sixteenth of the resolution.
         """
-        join = self.operators.join
-        quarter = self._block("down.1", torch.cat([before.quarter, here.quarter], 1))
-        eighth = self._block("down.2", F.max_pool2d(quarter, 2))
-        deepest = self._block("down.3", F.max_pool2d(eighth, 2))
-        trunk = self._block("up1", join(eighth, deepest, shares[3]))
-        trunk = self._block("up2", join(quarter, trunk, shares[2]))
-        decoded = []
-        for features, head in ((before, "t"), (here, "tn")):
-            # Upsampling the trunk for each head reads less than storing what was upsampled.
-            inner = self._block(f"up3_{head}", join(features.half, trunk, shares[1]))
-            decoded.append(self._block(f"up4_{head}", join(features.full, inner, shares[0])))
-        return decoded[0], decoded[1]
+        return decode_pair(
+            before, here, self._block,
+            lambda skip, deep, level: self.operators.join(skip, deep, shares[level - 1]),
+        )  # fmt: skip
 
     def _block(self, name: str, features: Tensor, out: Tensor | None = None) -> Tensor:
         *first, (weight, bias) = self._blocks[name]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from emslice.models.gpu.range import all_finite
+from emslice.models.student import doubled
 from emslice.ops.affinity import pair_affinity, quantise
 
 
@@ -19,7 +20,7 @@ class Shares(NamedTuple):
     """Of its neighbour in each doubled sample, float32: rows of a map, then columns.
 
     ``back`` is the share of the sample before in even places, ``ahead`` that of the sample behind
-    in odd ones (`student.double_axis`).
+    in odd ones (`student.shares_along`).
     """
 
     back_y: Tensor
@@ -98,8 +99,8 @@ class PlainOperators:
         return found if out is None else out.copy_(found)
 
     def join(self, skip: Tensor, deep: Tensor, shares: Shares) -> Tensor:
-        tall = _doubled(deep, 2, shares.back_y, shares.ahead_y)
-        wide = _doubled(tall, 3, shares.back_x, shares.ahead_x)
+        tall = doubled(deep, 2, shares.back_y, shares.ahead_y)
+        wide = doubled(tall, 3, shares.back_x, shares.ahead_x)
         return torch.cat([skip, wide.contiguous(memory_format=torch.channels_last)], 1)
 
     def finish(self, before: Tensor, here: Tensor, heads: Heads, answer: Answer) -> None:
@@ -114,23 +115,3 @@ class PlainOperators:
     def _embed(self, features: Tensor, head: Head) -> Tensor:
         features = self.convolve(features, head.weight, head.bias)
         return F.conv2d(features, head.out[:, :, None, None], head.shift.to(features.dtype))
-
-
-def _doubled(features: Tensor, axis: int, back: Tensor, ahead: Tensor) -> Tensor:
-    """As `student.double_axis`, with shares that are computed once."""
-    n = features.shape[axis]
-    shape = [1, 1, 1, 1]
-    shape[axis] = n
-    back, ahead = (share.to(features.dtype).view(shape) for share in (back, ahead))
-    first, last = features.narrow(axis, 0, 1), features.narrow(axis, n - 1, 1)
-    before = torch.cat([first, features.narrow(axis, 0, n - 1)], axis)
-    behind = torch.cat([features.narrow(axis, 1, n - 1), last], axis)
-    even, odd = torch.lerp(features, before, back), torch.lerp(features, behind, ahead)
-    return torch.stack([even, odd], axis + 1).flatten(axis, axis + 1)
-
-
-def shares_along(n: int, origin: int, length: int) -> tuple[Tensor, Tensor]:
-    """Back and ahead along one axis of a map: its samples, the first one's place, the section's."""
-    m = torch.arange(origin, origin + n, dtype=torch.float64)
-    back, ahead = m / (2 * length - 1), (length - 1 - m) / (2 * length - 1)
-    return back.float(), ahead.float()

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models.gpu.devices import DEVICE, DEVICES, kernels
 
-from emslice.models.gpu.operators import Answer, Head, PlainOperators, Shares, shares_along
-from emslice.models.student import Window, upsample
+from emslice.models.gpu.operators import Answer, Head, PlainOperators, Shares
+from emslice.models.student import Window, shares_along, upsample
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 ROUNDING = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
@@ -27,7 +27,9 @@ def features(channels, height, width, dtype, device, seed=0):
 
 def shares_in(window, shape, device):
     axes = zip(shape, window.origin, window.section, strict=True)
-    return Shares(*(share.to(device) for axis in axes for share in shares_along(*axis)))
+    return Shares(
+        *(share.to(device, torch.float32) for axis in axes for share in shares_along(*axis))
+    )
 
 
 def head(channels, length, dtype, device, seed=0):
